@@ -1,0 +1,1 @@
+//! Ports to what Dropgate keeps things in, and their adapters.

@@ -1,0 +1,2 @@
+//! The dropgate program.
+fn main() {}

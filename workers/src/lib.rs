@@ -1,0 +1,1 @@
+//! Delivery: from the queue to the destination, verified.
