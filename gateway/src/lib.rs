@@ -1,1 +1,3 @@
 //! The SFTP front end.
+
+pub mod ingest;

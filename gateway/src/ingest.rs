@@ -1,0 +1,4 @@
+//! Moving the bytes of uploads.
+
+pub mod content_type;
+pub mod reorder;
