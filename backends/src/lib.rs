@@ -7,6 +7,7 @@
 pub mod blob;
 pub mod credentials;
 pub mod events;
+pub mod observe;
 pub mod queue;
 pub mod secrets;
 pub mod state;
