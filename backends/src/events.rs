@@ -23,4 +23,7 @@ pub trait EventPublisher: Send + Sync + 'static {
 
     /// Whether it answers; for readiness.
     async fn check(&self) -> Result<(), EventError>;
+
+    /// Lets go of the publisher's resources; for the end of the process.
+    async fn close(&self) {}
 }

@@ -50,4 +50,14 @@ pub trait JobQueue: Send + Sync + 'static {
 
     /// Whether the queue answers; for readiness.
     async fn check(&self) -> Result<(), QueueError>;
+
+    /// Whether it pays for a process to ring for its own commits (see [`crate::relay::Ringer`]): no, if the relay hears of
+    /// them as soon as the queue would.
+    fn wants_ringing(&self) -> bool {
+        true
+    }
+
+    /// Gives back what was taken and not settled, where that is possible, and lets go of the queue's resources; for the
+    /// end of the process.
+    async fn close(&self) {}
 }

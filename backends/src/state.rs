@@ -5,7 +5,7 @@ use bytes::Bytes;
 use dropgate_schemas::{
     account::{Account, AccountName, PartnerName},
     audit::AuditEntry,
-    change::{Change, OutboxEntry},
+    change::{Change, OutboxEntry, OutboxKind},
     directory::Directory,
     event::Event,
     id::{InstanceId, OutboxId, UploadId},
@@ -230,8 +230,13 @@ pub trait StateStore: Send + Sync + 'static {
     /// Audit entries by query.
     async fn audit(&self, query: AuditQuery) -> Result<Vec<StoredAudit>, StateError>;
 
-    /// Outbox entries that are due (`not_before` passed), oldest first.
-    async fn outbox_due(&self, now: Timestamp, limit: usize) -> Result<Vec<OutboxEntry>, StateError>;
+    /// Outbox entries of one kind that are due (`not_before` passed), in the order in which they were stored.
+    async fn outbox_due(
+        &self,
+        kind: OutboxKind,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<OutboxEntry>, StateError>;
 
     /// When the next entry that is not due yet becomes due.
     async fn outbox_next_due(&self) -> Result<Option<Timestamp>, StateError>;
@@ -239,12 +244,22 @@ pub trait StateStore: Send + Sync + 'static {
     /// Marks outbox entries as handled. Marking twice is fine.
     async fn outbox_done(&self, ids: &[OutboxId]) -> Result<(), StateError>;
 
+    /// Puts off outbox entries: they are due again at `until`. Those that are marked as handled stay so.
+    async fn outbox_defer(&self, ids: &[OutboxId], until: Timestamp) -> Result<(), StateError>;
+
     /// Puts events into the log, in order, giving each the next position and its partner's next sequence number, and
     /// returns them as logged. An event that is in the log already keeps its numbers and is returned with them.
     async fn log_events(&self, events: Vec<Event>) -> Result<Vec<LoggedEvent>, StateError>;
 
     /// Logged events after a position, in order.
     async fn events_after(&self, position: u64, limit: usize) -> Result<Vec<LoggedEvent>, StateError>;
+
+    /// How far a named reader of the event log has come: the position it handled last, 0 at first.
+    async fn cursor(&self, reader: &str) -> Result<u64, StateError>;
+
+    /// Records that a named reader has handled the log up to `position`. A cursor never goes back: a lower position
+    /// changes nothing.
+    async fn advance_cursor(&self, reader: &str, position: u64) -> Result<(), StateError>;
 
     /// Takes or renews a named lease for `holder`. Returns the lease's token, which rises with every change of holder,
     /// or none if another holder has it and its counter moved within `ttl` of this observer's monotonic clock.
@@ -278,4 +293,8 @@ pub trait StateStore: Send + Sync + 'static {
 
     /// Whether the store answers and can be written to; for readiness.
     async fn check(&self) -> Result<(), StateError>;
+
+    /// Finishes what was begun and lets go of the store's resources; for the end of the process. Later calls are answered
+    /// with [`StateError::Unavailable`] or not refused at all.
+    async fn close(&self) {}
 }

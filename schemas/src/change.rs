@@ -92,6 +92,46 @@ pub enum OutboxMessage {
     },
 }
 
+/// Which kind of follow-up an outbox entry asks for: each kind is handled on its own, so that one that can't get on
+/// doesn't hold up the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OutboxKind {
+    /// [`OutboxMessage::Job`].
+    Job,
+    /// [`OutboxMessage::Event`].
+    Event,
+    /// [`OutboxMessage::Supersede`].
+    Supersede,
+}
+
+impl OutboxKind {
+    /// Every kind.
+    pub const ALL: [Self; 3] = [Self::Job, Self::Event, Self::Supersede];
+
+    /// The kind as it is stored: `supersede`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Job => "job",
+            Self::Event => "event",
+            Self::Supersede => "supersede",
+        }
+    }
+}
+
+impl OutboxMessage {
+    /// Which kind it is.
+    #[must_use]
+    pub const fn kind(&self) -> OutboxKind {
+        match self {
+            Self::Job { .. } => OutboxKind::Job,
+            Self::Event { .. } => OutboxKind::Event,
+            Self::Supersede { .. } => OutboxKind::Supersede,
+        }
+    }
+}
+
 impl OutboxEntry {
     /// A job for the queue, at once.
     #[must_use]
