@@ -8,7 +8,7 @@ use dropgate_schemas::{
     change::{Change, OutboxEntry, OutboxKind},
     directory::Directory,
     event::Event,
-    id::{InstanceId, OutboxId, UploadId},
+    id::{BlobId, InstanceId, OutboxId, UploadId},
     path::{Area, VirtualPath},
     time::Timestamp,
     upload::{Upload, UploadState},
@@ -64,6 +64,8 @@ pub struct UploadQuery {
     pub owner: Option<InstanceId>,
     /// With this digest.
     pub sha256: Option<dropgate_schemas::digest::Sha256>,
+    /// Whose bytes are, or are being staged, in this blob: for the collector of orphans.
+    pub blob: Option<BlobId>,
     /// Opened at or after.
     pub since: Option<Timestamp>,
     /// Opened before.
