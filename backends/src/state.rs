@@ -196,6 +196,10 @@ pub trait StateStore: Send + Sync + 'static {
     /// The highest version number given to (account, path) so far; 0 if none.
     async fn highest_version(&self, account: &AccountName, path: &VirtualPath) -> Result<u32, StateError>;
 
+    /// Marks uploads as answered ([`Upload::answered`]), without a change of revision: it says only that the client is known
+    /// to have its OK, and must not get in the way of a worker. Ids that are not there are skipped.
+    async fn mark_answered(&self, ids: &[UploadId]) -> Result<(), StateError>;
+
     /// Inline content of an upload.
     async fn inline(&self, id: UploadId) -> Result<Option<Bytes>, StateError>;
 
