@@ -1,12 +1,4 @@
-//! Moving the bytes of uploads: reorder, hash, stage, seal. `vfs` decides what may be written and `sftp` speaks with
-//! the client; every call of the blob store is made here.
+//! Moving the bytes of uploads.
 
-mod budget;
 pub mod content_type;
-mod error;
 pub mod reorder;
-mod upload;
-
-pub use budget::{Budget, Budgets, CONNECTION_BYTES, GatewayBudget};
-pub use error::IngestError;
-pub use upload::{Content, Finished, OpenUpload, Parked, UploadContext, UploadOptions, delete_blobs};
