@@ -71,8 +71,20 @@ pub trait BlobStore: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<BlobId>, BlobError>;
 
+    /// How much room there is, where the store knows: for `statvfs@openssh.com`.
+    async fn space(&self) -> Result<Option<Space>, BlobError>;
+
     /// Whether the store answers and can be written to; for readiness.
     async fn check(&self) -> Result<(), BlobError>;
+}
+
+/// Room of a store, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// In all.
+    pub total: u64,
+    /// Left for uploads.
+    pub free: u64,
 }
 
 /// The one writer of an unsealed blob. Dropping it leaves what was staged where it is.

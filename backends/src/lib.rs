@@ -5,35 +5,24 @@
 //! Adapters are private: the only door is [`Backends::open`].
 
 pub mod blob;
+pub mod config;
 pub mod credentials;
 pub mod events;
+pub mod instance;
 pub mod observe;
+mod open;
 pub mod queue;
+pub mod relay;
 pub mod secrets;
 pub mod state;
 
 pub use blob::{BlobError, BlobReader, BlobStore, BlobWriter};
+pub use config::BackendsConfig;
 pub use credentials::{CredentialError, CredentialStore};
 pub use events::{EventError, EventPublisher};
+pub use instance::{Identity, Role};
+pub use open::{Backends, OpenError};
 pub use queue::{Claimed, JobQueue, QueueError};
+pub use relay::{Relay, Ringer};
 pub use secrets::{Secret, SecretError, SecretStore};
 pub use state::{AuditQuery, StateError, StateStore, UploadQuery};
-
-use std::sync::Arc;
-
-/// All ports, opened. Cheap to clone.
-#[derive(Clone)]
-pub struct Backends {
-    /// Bytes of uploads.
-    pub blob: Arc<dyn BlobStore>,
-    /// Records.
-    pub state: Arc<dyn StateStore>,
-    /// Jobs.
-    pub queue: Arc<dyn JobQueue>,
-    /// Events.
-    pub events: Arc<dyn EventPublisher>,
-    /// Verifiers.
-    pub credentials: Arc<dyn CredentialStore>,
-    /// Secrets.
-    pub secrets: Arc<dyn SecretStore>,
-}

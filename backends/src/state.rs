@@ -8,7 +8,7 @@ use dropgate_schemas::{
     change::{Change, OutboxEntry, OutboxKind},
     directory::Directory,
     event::Event,
-    id::{InstanceId, OutboxId, UploadId},
+    id::{BlobId, InstanceId, OutboxId, UploadId},
     path::{Area, VirtualPath},
     time::Timestamp,
     upload::{Upload, UploadState},
@@ -64,6 +64,8 @@ pub struct UploadQuery {
     pub owner: Option<InstanceId>,
     /// With this digest.
     pub sha256: Option<dropgate_schemas::digest::Sha256>,
+    /// Whose bytes are, or are being staged, in this blob: for the collector of orphans.
+    pub blob: Option<BlobId>,
     /// Opened at or after.
     pub since: Option<Timestamp>,
     /// Opened before.
@@ -193,6 +195,10 @@ pub trait StateStore: Send + Sync + 'static {
 
     /// The highest version number given to (account, path) so far; 0 if none.
     async fn highest_version(&self, account: &AccountName, path: &VirtualPath) -> Result<u32, StateError>;
+
+    /// Marks uploads as answered ([`Upload::answered`]), without a change of revision: it says only that the client is known
+    /// to have its OK, and must not get in the way of a worker. Ids that are not there are skipped.
+    async fn mark_answered(&self, ids: &[UploadId]) -> Result<(), StateError>;
 
     /// Inline content of an upload.
     async fn inline(&self, id: UploadId) -> Result<Option<Bytes>, StateError>;

@@ -1,4 +1,12 @@
-//! Moving the bytes of uploads.
+//! Moving the bytes of uploads: reorder, hash, stage, seal. `vfs` decides what may be written and `sftp` speaks with
+//! the client; every call of the blob store is made here.
 
+mod budget;
 pub mod content_type;
+mod error;
 pub mod reorder;
+mod upload;
+
+pub use budget::{Budget, Budgets, CONNECTION_BYTES, GatewayBudget};
+pub use error::IngestError;
+pub use upload::{Content, Finished, OpenUpload, Parked, UploadContext, UploadOptions, delete_blobs};

@@ -1,1 +1,7 @@
-//! End-to-end tests against real servers and real clients.
+//! End-to-end tests against the real program, real servers and real clients.
+//!
+//! Nothing here calls the product's code: the program is a child process, the client's packets are encoded by hand,
+//! records are read from the outside. What is wrong there can't be wrong here in the same way.
+
+pub mod harness;
+pub mod raw;

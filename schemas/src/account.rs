@@ -1,9 +1,9 @@
 //! Partners, their accounts, and the verifiers a login is checked against.
 
 use crate::{time::Timestamp, upload::Grade};
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
-use std::{fmt, str::FromStr};
+use std::{borrow::Cow, fmt, str::FromStr};
 
 /// Why a name of an account, partner, destination or deployment was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -11,11 +11,21 @@ use std::{fmt, str::FromStr};
 pub struct NameError(pub String);
 
 macro_rules! names {
-    ($($(#[$doc:meta])* $name:ident;)+) => {$(
-        $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+    ($($(#[doc = $doc:literal])* $name:ident;)+) => {$(
+        $(#[doc = $doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(#[schemars(regex(pattern = "^[a-z0-9][a-z0-9_-]{0,62}$"))] String);
+        pub struct $name(String);
+        impl JsonSchema for $name {
+            fn schema_name() -> Cow<'static, str> { stringify!($name).into() }
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({
+                    "description": concat!($($doc),*).trim_ascii(),
+                    "type": "string",
+                    "pattern": "^[a-z0-9][a-z0-9_-]{0,62}$",
+                })
+            }
+        }
         impl $name {
             /// The name as text.
             #[must_use]

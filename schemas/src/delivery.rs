@@ -118,6 +118,19 @@ pub enum VerifiedBy {
     Size,
 }
 
+/// What is done when the name is taken at the destination by something that is not ours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnCollision {
+    /// The delivery is given up.
+    #[default]
+    Fail,
+    /// It gets a name of its own: `~` and the short upload id before the extension.
+    Suffix,
+    /// What is there is replaced.
+    Replace,
+}
+
 /// One upload to one destination in one generation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -130,6 +143,9 @@ pub struct Delivery {
     pub kind: DestinationKind,
     /// The key (path below the destination's root) fixed at routing.
     pub key: String,
+    /// What is done when the key is taken; fixed at routing too.
+    #[serde(default)]
+    pub on_collision: OnCollision,
     /// Raised by each redelivery; starts at 1.
     pub generation: u32,
     /// Where it stands.

@@ -1,0 +1,280 @@
+//! `[backends.*]` of the config: what each thing is kept in. The embedded default of every section needs no entry.
+//!
+//! A section names its adapter by `kind`, left out for the embedded one; the other keys belong to that adapter. Relative
+//! paths are below the data directory.
+
+use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned, de::Error as _};
+use std::{path::PathBuf, time::Duration};
+
+/// `[backends]`: one section a port.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BackendsConfig {
+    /// `[backends.blob]`: the bytes of uploads.
+    pub blob: BlobConfig,
+    /// `[backends.state]`: records, audit trail, outbox, event log.
+    pub state: StateConfig,
+    /// `[backends.queue]`: jobs for the workers.
+    pub queue: QueueConfig,
+    /// `[backends.events]`: where events go.
+    pub events: EventsConfig,
+    /// `[backends.credentials]`: what logins are checked against.
+    pub credentials: CredentialsConfig,
+    /// `[backends.secrets]`: how secret references are resolved.
+    pub secrets: SecretsConfig,
+}
+
+/// A section whose adapter is named by `kind`, with the embedded one for a section without `kind`.
+macro_rules! section {
+    ($(#[$doc:meta])* $name:ident = $default:literal { $($(#[$variant_doc:meta])* $kind:literal => $variant:ident($config:ty),)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+        #[serde(tag = "kind")]
+        pub enum $name { $($(#[$variant_doc])* #[serde(rename = $kind)] $variant($config),)+ }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let (kind, keys) = kind_and_keys::<D>(deserializer, $default)?;
+                match kind.as_str() {
+                    $($kind => keys_of::<$config, D>(&kind, keys).map(Self::$variant),)+
+                    other => Err(D::Error::unknown_variant(other, &[$($kind),+])),
+                }
+            }
+        }
+    };
+}
+
+section! {
+    /// `[backends.blob]`.
+    BlobConfig = "directory" {
+        /// A local directory.
+        "directory" => Directory(BlobDirectoryConfig),
+    }
+}
+
+section! {
+    /// `[backends.state]`.
+    StateConfig = "sqlite" {
+        /// A SQLite database file.
+        "sqlite" => Sqlite(SqliteConfig),
+    }
+}
+
+section! {
+    /// `[backends.queue]`.
+    QueueConfig = "sqlite" {
+        /// A table in the database of `[backends.state]`.
+        "sqlite" => Sqlite(SqliteQueueConfig),
+    }
+}
+
+section! {
+    /// `[backends.events]`.
+    EventsConfig = "ndjson" {
+        /// A file with one event a line.
+        "ndjson" => Ndjson(NdjsonConfig),
+    }
+}
+
+section! {
+    /// `[backends.credentials]`.
+    CredentialsConfig = "file" {
+        /// A TOML file that all roles on this host share.
+        "file" => File(CredentialFileConfig),
+    }
+}
+
+section! {
+    /// `[backends.secrets]`.
+    SecretsConfig = "local" {
+        /// `env:NAME` and `file:PATH`.
+        "local" => Local(LocalSecretsConfig),
+    }
+}
+
+macro_rules! keys {
+    ($(#[$doc:meta])* $name:ident { $($(#[$key_doc:meta])* $key:ident: $type:ty = $default:expr,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct $name { $($(#[$key_doc])* pub $key: $type,)+ }
+        impl Default for $name {
+            fn default() -> Self { Self { $($key: $default,)+ } }
+        }
+    };
+}
+
+keys! {
+    /// Keys of `[backends.blob]` with `kind = "directory"`.
+    BlobDirectoryConfig {
+        /// The directory. Default: `blobs`.
+        path: PathBuf = "blobs".into(),
+        /// New uploads are refused while fewer bytes than this are free; uploads under way may use them. Default: 1 GiB
+        /// or 5 % of the file system, whichever is less.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reserve_bytes: Option<u64> = None,
+        /// Longest wait for one call, in seconds. Default: 30.
+        deadline_seconds: Seconds = Seconds(30),
+    }
+}
+
+keys! {
+    /// Keys of `[backends.state]` with `kind = "sqlite"`.
+    SqliteConfig {
+        /// The database file. Default: `state.db`.
+        path: PathBuf = "state.db".into(),
+        /// Longest wait for one call, in seconds. Default: 10.
+        deadline_seconds: Seconds = Seconds(10),
+    }
+}
+
+keys! {
+    /// Keys of `[backends.queue]` with `kind = "sqlite"`.
+    SqliteQueueConfig {
+        /// Longest wait for one call, in seconds. Default: 10.
+        deadline_seconds: Seconds = Seconds(10),
+    }
+}
+
+keys! {
+    /// Keys of `[backends.events]` with `kind = "ndjson"`.
+    NdjsonConfig {
+        /// The file. Default: `events.ndjson`.
+        path: PathBuf = "events.ndjson".into(),
+        /// Longest wait for one call, in seconds. Default: 10.
+        deadline_seconds: Seconds = Seconds(10),
+    }
+}
+
+keys! {
+    /// Keys of `[backends.credentials]` with `kind = "file"`.
+    CredentialFileConfig {
+        /// The file. Default: `credentials.toml`.
+        path: PathBuf = "credentials.toml".into(),
+        /// Longest wait for one call, in seconds. Default: 10.
+        deadline_seconds: Seconds = Seconds(10),
+    }
+}
+
+keys! {
+    /// Keys of `[backends.secrets]` with `kind = "local"`.
+    LocalSecretsConfig {
+        /// Longest wait for one secret, in seconds. Default: 10.
+        deadline_seconds: Seconds = Seconds(10),
+    }
+}
+
+/// Whole seconds, at least 1 and at most a day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Seconds(u64);
+
+impl Seconds {
+    /// As a duration.
+    #[must_use]
+    pub const fn duration(self) -> Duration {
+        Duration::from_secs(self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Seconds {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match i64::deserialize(deserializer)? {
+            n @ 1..=86_400 => Ok(Self(n.unsigned_abs())),
+            n => Err(D::Error::custom(format!("{n} is not a deadline: use 1 to 86400 seconds"))),
+        }
+    }
+}
+
+macro_rules! defaults {
+    ($($section:ident::$variant:ident,)+) => {$(
+        impl Default for $section {
+            fn default() -> Self { Self::$variant(Default::default()) }
+        }
+    )+};
+}
+
+defaults! {
+    BlobConfig::Directory,
+    StateConfig::Sqlite,
+    QueueConfig::Sqlite,
+    EventsConfig::Ndjson,
+    CredentialsConfig::File,
+    SecretsConfig::Local,
+}
+
+fn kind_and_keys<'de, D: Deserializer<'de>>(
+    deserializer: D,
+    default: &str,
+) -> Result<(String, toml::Table), D::Error> {
+    let mut keys = toml::Table::deserialize(deserializer)?;
+    match keys.remove("kind") {
+        None => Ok((default.to_owned(), keys)),
+        Some(toml::Value::String(kind)) => Ok((kind, keys)),
+        Some(other) => {
+            Err(D::Error::custom(format!("kind must be a string such as {default:?}, not {other}")))
+        }
+    }
+}
+
+fn keys_of<'de, T: DeserializeOwned, D: Deserializer<'de>>(
+    kind: &str,
+    keys: toml::Table,
+) -> Result<T, D::Error> {
+    T::deserialize(keys).map_err(|e| {
+        let said = e.to_string();
+        let said = said.trim().lines().collect::<Vec<_>>().join(" ");
+        D::Error::custom(format!("kind {kind:?}: {said}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<BackendsConfig, String> {
+        toml::from_str(text).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn no_entry_means_the_embedded_defaults() {
+        let config = parse("").unwrap();
+        assert_eq!(config, BackendsConfig::default());
+        let BlobConfig::Directory(blob) = &config.blob;
+        assert_eq!(blob.path, PathBuf::from("blobs"));
+        assert_eq!(blob.reserve_bytes, None);
+        assert_eq!(blob.deadline_seconds.duration(), Duration::from_secs(30));
+    }
+
+    #[test]
+    fn a_section_without_a_kind_is_the_embedded_one() {
+        let config = parse("[blob]\nreserve_bytes = 5\n[state]\nkind = 'sqlite'\npath = '/db'").unwrap();
+        let BlobConfig::Directory(blob) = &config.blob;
+        assert_eq!(blob.reserve_bytes, Some(5));
+        let StateConfig::Sqlite(state) = &config.state;
+        assert_eq!(state.path, PathBuf::from("/db"));
+    }
+
+    #[test]
+    fn the_defaults_print_and_read_back() {
+        let printed = toml::to_string(&BackendsConfig::default()).unwrap();
+        assert!(printed.contains("kind = \"directory\""), "{printed}");
+        assert_eq!(parse(&printed).unwrap(), BackendsConfig::default());
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (text, expected) in [
+            ("[blob]\nkind = 'floppy'", "unknown variant `floppy`, expected `directory`"),
+            ("[blob]\nreserv_bytes = 1", "unknown field `reserv_bytes`"),
+            ("[blob]\nkind = 1", "kind must be a string such as \"directory\""),
+            ("[blob]\npath = 1", "invalid type"),
+            ("[state]\ndeadline_seconds = 0", "0 is not a deadline: use 1 to 86400 seconds"),
+            ("[blobs]", "unknown field `blobs`"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(expected), "{text}: {error}");
+            assert!(error.contains("line "), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! [`Backends::open`]: the only door to the adapters.
+
+use crate::{
+    blob::BlobStore, config::BackendsConfig, credentials::CredentialStore, events::EventPublisher,
+    queue::JobQueue, secrets::SecretStore, state::StateStore,
+};
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// All ports, opened. Cheap to clone.
+#[derive(Clone)]
+pub struct Backends {
+    /// Bytes of uploads.
+    pub blob: Arc<dyn BlobStore>,
+    /// Records.
+    pub state: Arc<dyn StateStore>,
+    /// Jobs.
+    pub queue: Arc<dyn JobQueue>,
+    /// Events.
+    pub events: Arc<dyn EventPublisher>,
+    /// Verifiers.
+    pub credentials: Arc<dyn CredentialStore>,
+    /// Secrets.
+    pub secrets: Arc<dyn SecretStore>,
+}
+
+impl fmt::Debug for Backends {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Backends").finish_non_exhaustive()
+    }
+}
+
+/// Why a backend could not be opened: what, named by which key of the config, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A file or directory can't be used.
+    #[error("{path} ({key}): {what}; {remedy}", path = .path.display())]
+    Unusable {
+        /// The key of the config that names it.
+        key: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// A file was read and is not what it should be. Nothing in it was changed.
+    #[error("{path} ({key}) is corrupt: {what}; {remedy}", path = .path.display())]
+    Corrupt {
+        /// The key of the config that names it.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+        /// What to do.
+        remedy: String,
+    },
+}
+
+impl OpenError {
+    /// From what the operating system said about `path`.
+    pub(crate) fn io(key: &'static str, path: &Path, error: &io::Error) -> Self {
+        let remedy = match error.kind() {
+            io::ErrorKind::PermissionDenied => {
+                "give the user that runs dropgate the right to write there, or set the key to another place"
+            }
+            io::ErrorKind::NotFound => "create the directory it lies in, or set the key to another place",
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "make room on that file system",
+            io::ErrorKind::ReadOnlyFilesystem => {
+                "mount that file system for writing, or set the key to another place"
+            }
+            io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory | io::ErrorKind::AlreadyExists => {
+                "move away what is in the way, or set the key to another place"
+            }
+            _ => "check the file system",
+        };
+        Self::Unusable { key, path: path.to_owned(), what: error.to_string(), remedy: remedy.to_owned() }
+    }
+}
+
+impl Backends {
+    /// Opens every backend as configured. Embedded ones live below `data_dir`, which is made if it is missing.
+    ///
+    /// # Errors
+    /// [`OpenError`] names the file, the key and the remedy. Nothing that was there before is changed.
+    pub async fn open(config: &BackendsConfig, data_dir: &Path) -> Result<Self, OpenError> {
+        let BackendsConfig { .. } = config;
+        let path = prepare(data_dir).await?;
+        Err(OpenError::Unusable {
+            key: "[backends]",
+            path,
+            what: "the adapters have not landed yet".to_owned(),
+            remedy: "build a later revision".to_owned(),
+        })
+    }
+
+    /// Finishes what was begun and lets go of everything. Call it last, when no role runs any more.
+    pub async fn close(&self) {
+        self.events.close().await;
+        self.queue.close().await;
+        self.state.close().await;
+    }
+}
+
+/// Makes the data directory, for this user only, and finds its true path.
+async fn prepare(data_dir: &Path) -> Result<PathBuf, OpenError> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    let dir = data_dir.to_owned();
+    let made = tokio::task::spawn_blocking(move || {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
+        dir.canonicalize()
+    });
+    let made = made.await.map_err(io::Error::other).flatten();
+    made.map_err(|e| OpenError::io("--data-dir", data_dir, &e))
+}

@@ -1,0 +1,96 @@
+//! Events: outbox -> event log -> publisher.
+//!
+//! The log gives each event its numbers once and for all and is the queue of the publisher, which reads it by cursor:
+//! so events leave in the order of their positions without a gap, whatever fails, and a publisher that is down
+//! keeps nobody from reading the log.
+
+use super::{
+    BATCH,
+    lane::{Lane, Step},
+};
+use crate::{Backends, events::EventError, observe::Counter, state::StateError};
+use dropgate_schemas::{
+    change::{OutboxEntry, OutboxKind, OutboxMessage},
+    event::Event,
+    time::Timestamp,
+};
+use tokio::sync::Notify;
+
+/// Name of the publisher's cursor.
+pub(super) const CURSOR: &str = "publisher";
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum EventLaneError {
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error(transparent)]
+    Events(#[from] EventError),
+}
+
+fn event_of(entry: OutboxEntry) -> Option<Event> {
+    match entry.message {
+        OutboxMessage::Event { event } => Some(*event),
+        OutboxMessage::Job { .. } | OutboxMessage::Supersede { .. } => None,
+    }
+}
+
+/// Puts what is due into the log. An event that was logged but could not be marked keeps its numbers when it comes again.
+pub(super) async fn log_step(backends: &Backends) -> Result<Step, StateError> {
+    let due = backends.state.outbox_due(OutboxKind::Event, Timestamp::now(), BATCH).await?;
+    if due.is_empty() {
+        return Ok(Step::Rest);
+    }
+    let ids: Vec<_> = due.iter().map(|entry| entry.id).collect();
+    let next = Step::after(due.len(), BATCH);
+    backends.state.log_events(due.into_iter().filter_map(event_of).collect()).await?;
+    backends.state.outbox_done(&ids).await?;
+    Ok(next)
+}
+
+/// How far the publisher is, as far as this relay knows in this term of its lease.
+#[derive(Default)]
+pub(super) struct Progress {
+    known: Option<(u64, u64)>,
+}
+
+impl Progress {
+    async fn position(&mut self, backends: &Backends, term: u64) -> Result<u64, StateError> {
+        match self.known {
+            Some((of, position)) if of == term => Ok(position),
+            Some(_) | None => {
+                let position = backends.state.cursor(CURSOR).await?;
+                self.known = Some((term, position));
+                Ok(position)
+            }
+        }
+    }
+}
+
+/// Publishes what was logged since the cursor. Events that were published before the cursor could be moved are
+/// published again with the same ids.
+pub(super) async fn publish_step(
+    backends: &Backends,
+    progress: &mut Progress,
+    term: u64,
+) -> Result<Step, EventLaneError> {
+    let position = progress.position(backends, term).await?;
+    let events = backends.state.events_after(position, BATCH).await?;
+    let Some(last) = events.last().map(|event| event.position) else { return Ok(Step::Rest) };
+    // Until all of it is done nothing is known.
+    progress.known = None;
+    backends.events.publish(&events).await?;
+    Counter::EventsPublished.add(events.len() as u64);
+    backends.state.advance_cursor(CURSOR, last).await?;
+    progress.known = Some((term, last));
+    Ok(Step::after(events.len(), BATCH))
+}
+
+/// The lane of the publisher: roused by the log, not by every change.
+pub(super) async fn publish(lane: Lane, backends: &Backends, logged: &Notify) {
+    let mut progress = Progress::default();
+    lane.run_with(
+        async |term| publish_step(backends, &mut progress, term).await,
+        async || logged.notified().await,
+    )
+    .await;
+}

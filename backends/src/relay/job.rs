@@ -1,0 +1,43 @@
+//! Doorbells: outbox -> job queue.
+
+use super::{BATCH, lane::Step};
+use crate::{Backends, observe::Counter, queue::QueueError, state::StateError};
+use dropgate_schemas::{
+    change::{OutboxEntry, OutboxKind, OutboxMessage},
+    job::Job,
+    time::Timestamp,
+};
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum JobLaneError {
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+}
+
+/// The job that an entry asks for, if it asks for one.
+pub(super) fn job_of(entry: &OutboxEntry) -> Option<Job> {
+    match (&entry.message, entry.upload) {
+        (OutboxMessage::Job { work }, Some(upload)) => Some(Job { entry: entry.id, upload, work: *work }),
+        (OutboxMessage::Job { .. }, None) => {
+            tracing::error!(entry = %entry.id, "outbox entry asks for work on no upload: dropped");
+            None
+        }
+        (OutboxMessage::Event { .. } | OutboxMessage::Supersede { .. }, _) => None,
+    }
+}
+
+/// Rings for what is due. A bell that was rung but could not be marked is rung again.
+pub(super) async fn step(backends: &Backends) -> Result<Step, JobLaneError> {
+    let due = backends.state.outbox_due(OutboxKind::Job, Timestamp::now(), BATCH).await?;
+    if due.is_empty() {
+        return Ok(Step::Rest);
+    }
+    let jobs: Vec<Job> = due.iter().filter_map(job_of).collect();
+    backends.queue.publish(&jobs).await?;
+    Counter::JobsPublished.add(jobs.len() as u64);
+    let ids: Vec<_> = due.iter().map(|entry| entry.id).collect();
+    backends.state.outbox_done(&ids).await?;
+    Ok(Step::after(due.len(), BATCH))
+}

@@ -1,0 +1,224 @@
+//! A real OpenSSH server of our own, and keys made by the real `ssh-keygen`.
+
+use super::{process::Process, scratch::Scratch, until::until_true};
+use anyhow::{Context as _, Result, bail, ensure};
+use std::{
+    fmt::Write as _,
+    fs::File,
+    net::{SocketAddr, TcpListener},
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::OnceLock,
+    time::Duration,
+};
+
+/// Host keys that all servers of one test run share, since making RSA keys takes long.
+#[derive(Clone, Debug)]
+pub struct HostKeys {
+    /// Ed25519 private key; `.pub` beside it.
+    pub ed25519: PathBuf,
+    /// RSA private key; `.pub` beside it.
+    pub rsa: PathBuf,
+}
+
+impl HostKeys {
+    /// Made once a process.
+    ///
+    /// # Errors
+    /// If `ssh-keygen` fails.
+    pub fn shared() -> Result<&'static Self> {
+        static MADE: OnceLock<Result<(Scratch, HostKeys), String>> = OnceLock::new();
+        let made = MADE.get_or_init(|| Self::make().map_err(|e| format!("{e:#}")));
+        match made {
+            Ok((_, keys)) => Ok(keys),
+            Err(e) => bail!("{e}"),
+        }
+    }
+
+    fn make() -> Result<(Scratch, Self)> {
+        let dir = Scratch::new(super::Medium::Memory)?;
+        let keys = Self { ed25519: dir.join("host_ed25519"), rsa: dir.join("host_rsa") };
+        keygen(&["-t", "ed25519"], &keys.ed25519)?;
+        keygen(&["-t", "rsa", "-b", "3072"], &keys.rsa)?;
+        Ok((dir, keys))
+    }
+
+    /// A known_hosts file for a server with these keys.
+    ///
+    /// # Errors
+    /// If it can't be written.
+    pub fn known_hosts(&self, server: SocketAddr, file: &Path) -> Result<()> {
+        let mut lines = String::new();
+        for key in [&self.ed25519, &self.rsa] {
+            let public = std::fs::read_to_string(format!("{}.pub", key.display()))?;
+            writeln!(lines, "[{}]:{} {}", server.ip(), server.port(), public.trim())?;
+        }
+        Ok(std::fs::write(file, lines)?)
+    }
+}
+
+/// An Ed25519 key pair at `path` and `path.pub`.
+///
+/// # Errors
+/// If `ssh-keygen` fails.
+pub fn keypair(path: &Path) -> Result<PathBuf> {
+    keygen(&["-t", "ed25519"], path)?;
+    Ok(path.to_owned())
+}
+
+fn keygen(kind: &[&str], path: &Path) -> Result<()> {
+    let out = Command::new("ssh-keygen")
+        .args(kind)
+        .args(["-q", "-N", "", "-C", "test", "-f"])
+        .arg(path)
+        .stdin(Stdio::null())
+        .output()
+        .context("running ssh-keygen (Debian package openssh-client)")?;
+    ensure!(out.status.success(), "ssh-keygen: {}", String::from_utf8_lossy(&out.stderr));
+    Ok(())
+}
+
+/// Where the program of the SFTP subsystem may lie.
+const SFTP_SERVERS: [&str; 4] = [
+    "/usr/lib/openssh/sftp-server",
+    "/usr/libexec/openssh/sftp-server",
+    "/usr/lib/ssh/sftp-server",
+    "/usr/libexec/sftp-server",
+];
+
+/// How the subsystem is served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subsystem {
+    /// The separate program.
+    SftpServer,
+    /// In `sshd` itself, with more arguments (`-P posix-rename` denies requests).
+    Internal(String),
+}
+
+/// A running `sshd`, for the user that runs the tests, with key login only.
+pub struct Sshd {
+    process: Process,
+    scratch: Scratch,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The private key that may log in.
+    pub key: PathBuf,
+    /// Its user.
+    pub user: String,
+}
+
+impl Sshd {
+    /// Starts one. `options` are more lines of its config.
+    ///
+    /// # Errors
+    /// If OpenSSH's server is not installed or does not start.
+    pub async fn start(subsystem: &Subsystem, options: &str) -> Result<Self> {
+        let scratch = Scratch::new(super::Medium::Memory)?;
+        let address = free_address()?;
+        Self::start_in(scratch, address, subsystem, options).await
+    }
+
+    async fn start_in(
+        scratch: Scratch,
+        address: SocketAddr,
+        subsystem: &Subsystem,
+        options: &str,
+    ) -> Result<Self> {
+        let program = ["/usr/sbin/sshd", "/usr/local/sbin/sshd", "/usr/bin/sshd"]
+            .into_iter()
+            .find(|p| Path::new(p).is_file())
+            .context("no sshd: install Debian package openssh-server")?;
+        let keys = HostKeys::shared()?;
+        let key = scratch.join("login.key");
+        if !key.exists() {
+            keypair(&key)?;
+        }
+        let authorized = scratch.join("authorized_keys");
+        std::fs::copy(format!("{}.pub", key.display()), &authorized)?;
+        std::fs::set_permissions(&authorized, std::fs::Permissions::from_mode(0o600))?;
+        let subsystem = match subsystem {
+            Subsystem::Internal(arguments) => format!("internal-sftp {arguments}"),
+            Subsystem::SftpServer => SFTP_SERVERS
+                .into_iter()
+                .find(|p| Path::new(p).is_file())
+                .context("no sftp-server: install Debian package openssh-sftp-server")?
+                .to_owned(),
+        };
+        let config = scratch.join("sshd_config");
+        std::fs::write(
+            &config,
+            format!(
+                "ListenAddress {address}\nHostKey {}\nHostKey {}\nPidFile none\nUsePAM no\nStrictModes no\nUseDNS no\n\
+                 PermitRootLogin yes\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n\
+                 AuthorizedKeysFile {}\nSubsystem sftp {subsystem}\nMaxStartups 1000\nMaxSessions 100\n{options}\n",
+                keys.ed25519.display(),
+                keys.rsa.display(),
+                authorized.display(),
+            ),
+        )?;
+        // Privilege separation wants this directory, which the package's service would make.
+        if !Path::new("/run/sshd").exists() {
+            let _ = std::fs::create_dir_all("/run/sshd");
+        }
+        let log = File::create(scratch.join("sshd.log"))?;
+        let child = Command::new(program)
+            .args(["-D", "-e", "-f"])
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()?;
+        let user =
+            std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "root".to_owned());
+        let sshd = Self { process: Process::new(child), scratch, address, key, user };
+        until_true(Duration::from_secs(10), "sshd to listen", || async {
+            Ok(tokio::net::TcpStream::connect(address).await.is_ok())
+        })
+        .await
+        .with_context(|| super::cli::tail(&sshd.scratch.join("sshd.log"), 20))?;
+        Ok(sshd)
+    }
+
+    /// Its process, for its processor time.
+    #[must_use]
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// Ends it, but keeps its address, keys and directory: [`Self::again`] starts it at the same place.
+    ///
+    /// # Errors
+    /// If the system can't.
+    pub fn stop(&mut self) -> Result<()> {
+        self.process.kill()
+    }
+
+    /// Starts a stopped one again.
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub async fn again(self, subsystem: &Subsystem, options: &str) -> Result<Self> {
+        let Self { scratch, address, process, .. } = self;
+        drop(process);
+        Self::start_in(scratch, address, subsystem, options).await
+    }
+
+    /// A directory in its scratch space, made if missing.
+    ///
+    /// # Errors
+    /// If it can't be made.
+    pub fn directory(&self, name: &str) -> Result<PathBuf> {
+        let path = self.scratch.join(name);
+        std::fs::create_dir_all(&path)?;
+        Ok(path)
+    }
+}
+
+/// A loopback address whose port was free a moment ago.
+///
+/// # Errors
+/// If there is none.
+pub fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
