@@ -1,8 +1,11 @@
 //! Moving the bytes of uploads: reorder, hash, stage, seal. `vfs` decides what may be written and `sftp` speaks with
 //! the client; every call of the blob store is made here.
 
+mod assembly;
+mod block;
 mod budget;
 pub mod content_type;
+mod digest;
 mod error;
 pub mod reorder;
 mod upload;

@@ -7,7 +7,7 @@
 //! a waiter makes *pressure*: the workers of other uploads then stage what they have. Small uploads, which have no
 //! worker, live in a part of the gateway's budget of their own.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::{Instant, MissedTickBehavior, interval_at},
@@ -40,8 +40,12 @@ impl Budget {
         self.bytes.available_permits()
     }
 
+    fn try_acquire(&self, bytes: u32) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.bytes).try_acquire_many_owned(bytes).ok()
+    }
+
     async fn acquire(&self, bytes: u32) -> Option<OwnedSemaphorePermit> {
-        if let Ok(permit) = Arc::clone(&self.bytes).try_acquire_many_owned(bytes) {
+        if let Some(permit) = self.try_acquire(bytes) {
             return Some(permit);
         }
         let acquire = Arc::clone(&self.bytes).acquire_many_owned(bytes);
@@ -79,6 +83,12 @@ impl GatewayBudget {
     pub fn available(&self) -> usize {
         self.blocks.available()
     }
+
+    /// Bytes that are free for small uploads now.
+    #[must_use]
+    pub fn available_small(&self) -> usize {
+        self.small.available_permits()
+    }
 }
 
 /// What one upload takes its memory from.
@@ -94,6 +104,13 @@ impl Budgets {
     /// Memory for `bytes` more of a small upload; none at once if that part of the budget is used up.
     pub(super) fn try_small(&self, bytes: u32) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.gateway.small).try_acquire_many_owned(bytes).ok()
+    }
+
+    /// Memory for `bytes` more of a streaming upload; none if it had to be waited for.
+    pub(super) fn try_acquire(&self, bytes: u32) -> Option<Share> {
+        let connection = self.connection.try_acquire(bytes)?;
+        let gateway = self.gateway.blocks.try_acquire(bytes)?;
+        Some(Share { connection, gateway })
     }
 
     /// Waits for memory for `bytes`, until `limit` has passed.
@@ -123,13 +140,11 @@ pub(super) struct Pressure {
 
 impl Pressure {
     /// Resolves at the next request for memory, also one that came since the last call.
-    pub(super) fn wanted(&mut self) -> impl Future<Output = ()> + '_ {
-        async {
-            // The senders live as long as the budgets, which the upload itself holds.
-            tokio::select! {
-                _ = self.connection.changed() => {}
-                _ = self.gateway.changed() => {}
-            }
+    pub(super) async fn wanted(&mut self) {
+        // The senders live as long as the budgets, which the upload itself holds.
+        tokio::select! {
+            _ = self.connection.changed() => {}
+            _ = self.gateway.changed() => {}
         }
     }
 }

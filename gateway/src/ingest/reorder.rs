@@ -73,6 +73,12 @@ impl ReorderWindow {
         self.pieces.last_key_value().map(|(&start, piece)| end_of(start, piece))
     }
 
+    /// Whether there is room for so many bytes more in two more pieces, overlapping nothing.
+    #[must_use]
+    pub fn fits(&self, bytes: usize) -> bool {
+        self.bytes + bytes <= self.limits.bytes && self.pieces.len() + 2 <= self.limits.pieces
+    }
+
     /// Whether [`hold`](Self::hold) would take `data` of this length at `offset`.
     ///
     /// # Errors
