@@ -1,112 +1,27 @@
 //! One upload while its handle is open: from the first WRITE to the sealed blob.
 
+mod context;
+mod outcome;
 mod state;
 mod worker;
 
 #[cfg(test)]
 mod tests;
 
-use super::{
-    assembly::Assembly, block::Spares, budget::Budgets, digest::RunningDigest, error::IngestError,
-    reorder::WindowLimits,
-};
+use super::{assembly::Assembly, block::Spares, digest::RunningDigest, error::IngestError};
 use bytes::Bytes;
+pub use context::{UploadContext, UploadOptions};
 use dropgate_backends::{BlobStore, observe::Counter};
-use dropgate_schemas::{content::ContentType, digest::Sha256, id::BlobId, upload::Staged};
+use dropgate_schemas::{id::BlobId, upload::Staged};
+pub use outcome::{Content, Finished, Parked};
 use state::{Memory, Phase, Reached, Shared, State};
-use std::{collections::VecDeque, fmt, future::Future, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    future::Future,
+    sync::{Arc, MutexGuard},
+    time::Duration,
+};
 use tokio::sync::{oneshot, watch};
-
-/// What one upload may use. One value serves all uploads of a gateway.
-#[derive(Clone, Debug)]
-pub struct UploadOptions {
-    /// Largest file, in bytes. Default 150 GiB.
-    pub max_size: u64,
-    /// Up to this many bytes the content is handed to the record instead of the blob store. Default 64 KiB.
-    pub inline_max: usize,
-    /// Bound of the reorder window. Default 8 MiB in 1,024 pieces.
-    pub window: WindowLimits,
-    /// How long a WRITE waits for memory that the storage has to free. Default 40 s.
-    pub stall_limit: Duration,
-    /// How long one call of the blob store may take. Default 40 s.
-    pub store_deadline: Duration,
-    /// Progress is saved when so much time has passed… Default 2 s.
-    pub progress_interval: Duration,
-    /// …or so many bytes have come since the last time. Default 64 MiB.
-    pub progress_bytes: u64,
-}
-
-impl Default for UploadOptions {
-    fn default() -> Self {
-        Self {
-            max_size: 150 << 30,
-            inline_max: 64 << 10,
-            window: WindowLimits::default(),
-            stall_limit: Duration::from_secs(40),
-            store_deadline: Duration::from_secs(40),
-            progress_interval: Duration::from_secs(2),
-            progress_bytes: 64 << 20,
-        }
-    }
-}
-
-/// What an upload works with.
-#[derive(Clone)]
-pub struct UploadContext {
-    /// Where larger content goes.
-    pub store: Arc<dyn BlobStore>,
-    /// Memory, shared with the other uploads of the connection and of the gateway.
-    pub budgets: Budgets,
-    /// Bounds and deadlines.
-    pub options: Arc<UploadOptions>,
-    /// What is left of the account's quota, in bytes; none for no quota.
-    pub quota_left: Option<u64>,
-    /// Epoch of the record: fences off a former owner's writes to the blob.
-    pub epoch: u64,
-}
-
-impl fmt::Debug for UploadContext {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("UploadContext")
-            .field("epoch", &self.epoch)
-            .field("quota_left", &self.quota_left)
-            .finish()
-    }
-}
-
-/// A complete upload, verified and (unless inline) sealed in the blob store.
-#[derive(Debug)]
-pub struct Finished {
-    /// Where the bytes are.
-    pub content: Content,
-    /// Bytes.
-    pub size: u64,
-    /// Digest of all bytes.
-    pub sha256: Sha256,
-    /// What kind of file it is, and how that was found.
-    pub content_type: ContentType,
-    /// Blobs that hold nothing any more, because the client started again: give them to
-    /// [`delete_blobs`] once the record doesn't name them.
-    pub replaced: Vec<BlobId>,
-}
-
-/// Where the bytes of a finished upload are.
-#[derive(Debug)]
-pub enum Content {
-    /// Small enough to be written with the record (`BlobRef::Inline`). Holds its share of the budget until dropped.
-    Inline(Bytes),
-    /// Sealed under this id (`BlobRef::Stored`).
-    Stored(BlobId),
-}
-
-/// What is left of an upload whose handle went away without CLOSE.
-#[derive(Debug)]
-pub struct Parked {
-    /// Durable progress to resume from; none if nothing durable exists.
-    pub staged: Option<Staged>,
-    /// Blobs that hold nothing any more; see [`Finished::replaced`].
-    pub replaced: Vec<BlobId>,
-}
 
 /// One upload while its handle is open.
 ///
@@ -227,12 +142,7 @@ impl OpenUpload {
         }
     }
 
-    fn place(
-        &self,
-        mut state: std::sync::MutexGuard<'_, State>,
-        offset: u64,
-        data: &[u8],
-    ) -> Result<(), IngestError> {
+    fn place(&self, mut state: MutexGuard<'_, State>, offset: u64, data: &[u8]) -> Result<(), IngestError> {
         let streams = matches!(state.memory, Memory::Blocks(_));
         let placed = state.place(&self.shared, offset, data).and_then(|work| {
             if streams && !state.has_worker {

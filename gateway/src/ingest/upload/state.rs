@@ -7,7 +7,6 @@ use crate::ingest::{
     budget::Share,
     error::IngestError,
 };
-use dropgate_backends::observe::Counter;
 use dropgate_schemas::{id::BlobId, upload::Staged};
 use std::{
     collections::VecDeque,
@@ -122,11 +121,9 @@ impl Shared {
         }
         match &error {
             IngestError::Store(source) => {
-                Counter::ErrorsBlob.one();
                 tracing::warn!(blob = ?state.blob, error = %source, "upload failed: the blob store did not take it");
             }
             IngestError::Stalled(_) => {
-                Counter::ErrorsBlob.one();
                 tracing::warn!(blob = ?state.blob, error = %error, "upload failed");
             }
             refused => tracing::debug!(error = %refused, "upload failed"),
