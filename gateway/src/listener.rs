@@ -57,6 +57,9 @@ pub struct ListenerConfig {
     pub keepalive_seconds: u64,
     /// Unanswered questions after which a session is closed. Default 3.
     pub keepalive_tries: usize,
+    /// Seconds that an engine may take to accept data before the session is closed; longer than the engine's own patience
+    /// with storage. Default 45.
+    pub storage_stall_seconds: u64,
     /// Seconds that requests in flight get to finish after their client hung up. Default 60.
     pub finish_seconds: u64,
     /// Seconds that busy sessions get at shutdown before they are ended. Default 30.
@@ -77,6 +80,7 @@ impl Default for ListenerConfig {
             idle_seconds: 900,
             keepalive_seconds: 30,
             keepalive_tries: 3,
+            storage_stall_seconds: 45,
             finish_seconds: 60,
             drain_seconds: 30,
         }
@@ -178,6 +182,7 @@ impl Listener {
             failure_delay: Duration::from_millis(config.auth.failure_delay_ms),
             channels: config.ssh.channels_per_connection,
             outbox_bytes: config.ssh.outbox_bytes,
+            storage_stall: Duration::from_secs(config.storage_stall_seconds),
         };
         Ok(Self {
             socket,

@@ -142,8 +142,8 @@ fn look(control: &SessionControl, config: &ListenerConfig, grace_over: Instant, 
         return;
     }
     // Keepalives can't tell: a session that can't write is parked in russh, its keepalive timer with it.
-    let silence = config.keepalive_seconds.saturating_mul(config.keepalive_tries as u64).max(30);
-    if control.write_blocked_for() > Duration::from_secs(silence) {
+    let silence = Duration::from_secs(config.keepalive_seconds.saturating_mul(config.keepalive_tries as u64));
+    if !silence.is_zero() && control.write_blocked_for() > silence {
         control.close(CloseReason::NotReading);
     } else if config.idle_seconds > 0 && control.idle() >= Duration::from_secs(config.idle_seconds) {
         control.close(CloseReason::Idle);

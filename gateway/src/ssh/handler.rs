@@ -20,8 +20,6 @@ use super::observer::{ConnectionInfo, LoginMethod, SessionFact, SessionObserver}
 use super::watch::AccountWatch;
 use super::{EndReason, EngineContext, EngineFactory, Outbox, SessionInfo};
 
-/// An engine is to have given up by itself long before; see [`super::ChannelEngine::feed`].
-const FEED_BACKSTOP: Duration = Duration::from_secs(45);
 /// Time that a refused key offer takes at least, so that it says little about how far the lookup got.
 const OFFER_FLOOR: Duration = Duration::from_millis(20);
 const USER_NAME_MAX: usize = 255;
@@ -37,6 +35,8 @@ pub(crate) struct Shared {
     pub(crate) failure_delay: Duration,
     pub(crate) channels: usize,
     pub(crate) outbox_bytes: usize,
+    /// An engine is to have given up by itself before; see [`super::ChannelEngine::feed`].
+    pub(crate) storage_stall: Duration,
 }
 
 /// Why russh's session task stops.
@@ -373,7 +373,7 @@ impl Handler for ClientHandler {
         let killed = self.control.kill_token();
         let fed = tokio::select! {
             biased;
-            fed = tokio::time::timeout(FEED_BACKSTOP, channel.engine().feed(data)) => fed,
+            fed = tokio::time::timeout(self.shared.storage_stall, channel.engine().feed(data)) => fed,
             () = killed.cancelled() => return Err(HandlerError::Ended),
         };
         match fed {
