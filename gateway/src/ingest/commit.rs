@@ -11,7 +11,9 @@ use crate::{
     session::SessionFacts,
     vfs::{Refusal, Tree, lookup::Slot, naming::TempNames},
 };
-use dropgate_backends::{Backends, StateError, blob::Space, instance::Liveness, observe::Counter};
+use dropgate_backends::{
+    Backends, StateError, blob::Space, instance::Liveness, observe::Counter, relay::Ringer,
+};
 use dropgate_schemas::{
     account::OnDuplicate,
     audit::{Action, AuditEntry, AuditResult},
@@ -19,7 +21,7 @@ use dropgate_schemas::{
     digest::Sha256,
     event::{Event, EventBody, Other, Received},
     id::{BlobId, OutboxId, ReceiptId, UploadId},
-    job::{Job, Work},
+    job::Work,
     path::VirtualPath,
     reason::{Reason, ReasonCode},
     time::Timestamp,
@@ -57,8 +59,8 @@ pub struct Acceptance {
     pub sha256: Sha256,
     /// Receipt.
     pub receipt: ReceiptId,
-    /// Jobs to ring for once the answer is on its way.
-    pub jobs: Vec<(OutboxId, Job)>,
+    /// What to ring for once the answer is on its way.
+    pub jobs: Vec<OutboxEntry>,
 }
 
 /// What the uploads of all sessions of a gateway share.
@@ -74,6 +76,8 @@ pub struct Ingest {
     pub options: Arc<UploadOptions>,
     /// Which instances are alive.
     pub liveness: Arc<Liveness>,
+    /// Rings for what was committed.
+    pub ringer: Ringer,
 }
 
 /// What all uploads of one session need to be recorded.
@@ -86,6 +90,7 @@ pub struct Committer {
     pub(super) budgets: Budgets,
     pub(super) options: Arc<UploadOptions>,
     pub(super) liveness: Arc<Liveness>,
+    ringer: Ringer,
     /// Accepted uploads whose OK was handed to the client and whose record does not say so yet.
     answered: Mutex<Vec<UploadId>>,
 }
@@ -105,6 +110,7 @@ impl Committer {
             budgets: Budgets { connection, gateway: Arc::clone(&shared.memory) },
             options: Arc::clone(&shared.options),
             liveness: Arc::clone(&shared.liveness),
+            ringer: shared.ringer.clone(),
             answered: Mutex::default(),
         }
     }
@@ -258,7 +264,7 @@ impl Committer {
                 return Err(Refusal::failure("the upload is not complete"));
             };
             let job = OutboxEntry::job(accepted.upload_id, Work::Route);
-            let jobs = vec![(job.id, Job { entry: job.id, upload: accepted.upload_id, work: Work::Route })];
+            let jobs = vec![job.clone()];
             let mut outbox =
                 vec![job, OutboxEntry::event(Event::about(&accepted, EventBody::UploadReceived(received)))];
             outbox.extend(slot.all_accepted().filter(|u| u.upload_id != accepted.upload_id).map(|older| {
@@ -481,18 +487,8 @@ impl Committer {
     }
 
     /// Rings for jobs whose commit was answered. What is not rung here is rung by the relay.
-    pub async fn ring(&self, jobs: Vec<(OutboxId, Job)>) {
-        if jobs.is_empty() {
-            return;
-        }
-        let (ids, jobs): (Vec<OutboxId>, Vec<Job>) = jobs.into_iter().unzip();
-        if let Err(error) = self.backends.queue.publish(&jobs).await {
-            tracing::debug!(%error, "not rung; the relay will");
-            return;
-        }
-        if let Err(error) = self.backends.state.outbox_done(&ids).await {
-            tracing::debug!(%error, "rung but not marked; it will be rung again");
-        }
+    pub fn ring(&self, jobs: &[OutboxEntry]) {
+        self.ringer.ring(jobs);
     }
 
     /// Notes that the client got its OK.

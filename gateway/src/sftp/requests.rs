@@ -285,7 +285,7 @@ impl Session {
                 CloseAnswer::Accepted(acceptance) => {
                     let text =
                         format!("accepted sha256={} receipt={}", acceptance.sha256, acceptance.receipt);
-                    session.accepted(acceptance);
+                    session.accepted(&acceptance);
                     text
                 }
                 CloseAnswer::Held => "held, waiting for rename".to_owned(),
@@ -350,7 +350,7 @@ impl Session {
                 RenameAnswer::Accepted(acceptance) => {
                     let text =
                         format!("accepted sha256={} receipt={}", acceptance.sha256, acceptance.receipt);
-                    session.accepted(acceptance);
+                    session.accepted(&acceptance);
                     Status::ok_with(text)
                 }
                 RenameAnswer::Renamed => Status::ok(),

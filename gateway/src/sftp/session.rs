@@ -61,6 +61,8 @@ pub struct Session {
     places: Arc<Semaphore>,
     tasks: TaskTracker,
     answers_pending: AtomicBool,
+    /// Held while something is under way.
+    busy: Mutex<Option<Box<dyn std::any::Any + Send>>>,
 }
 
 /// What a session read: summed up in one audit entry at its end.
@@ -94,6 +96,7 @@ impl Session {
             places: Arc::new(Semaphore::new(limits.requests)),
             tasks: TaskTracker::new(),
             answers_pending: AtomicBool::new(false),
+            busy: Mutex::default(),
         })
     }
 
@@ -133,6 +136,7 @@ impl Session {
             let _ = session.answer(id, &reply);
             drop(ticket);
             drop(place);
+            session.rest();
         });
         Ok(())
     }
@@ -226,10 +230,9 @@ impl Session {
     }
 
     /// After the OK of an acceptance was queued: rings for its jobs, and writes down in a moment that it was answered.
-    pub(super) fn accepted(self: &Arc<Self>, acceptance: Acceptance) {
+    pub(super) fn accepted(self: &Arc<Self>, acceptance: &Acceptance) {
         self.committer.was_answered(acceptance.upload);
-        let committer = Arc::clone(&self.committer);
-        self.tasks.spawn(async move { committer.ring(acceptance.jobs).await });
+        self.committer.ring(&acceptance.jobs);
         if !self.answers_pending.swap(true, Ordering::Relaxed) {
             let session = Arc::clone(self);
             // Not among the tasks that the end of the session waits for: the end writes them down itself.
@@ -240,6 +243,28 @@ impl Session {
                     session.committer.record_answers().await;
                 }
             });
+        }
+    }
+
+    /// Whether something is under way that a draining server should let finish: a request, or an open file.
+    fn is_busy(&self) -> bool {
+        self.places.available_permits() < self.limits.requests || lock(&self.handles).files().next().is_some()
+    }
+
+    /// Lets go of the mark once nothing is under way any more.
+    fn rest(&self) {
+        if !self.is_busy() {
+            *lock(&self.busy) = None;
+        }
+    }
+
+    /// Keeps the SSH session marked as busy for as long as something is under way.
+    pub fn keep_busy(&self, busy: impl FnOnce() -> Box<dyn std::any::Any + Send>) {
+        let mut guard = lock(&self.busy);
+        if !self.is_busy() {
+            *guard = None;
+        } else if guard.is_none() {
+            *guard = Some(busy());
         }
     }
 
