@@ -21,7 +21,7 @@ use std::{
 use tokio::sync::{Mutex as AsyncMutex, OnceCell};
 
 /// An old handle that got nothing for so long may be taken over.
-pub const IDLE_TAKE_OVER: Duration = Duration::from_secs(10);
+const IDLE_TAKE_OVER: Duration = Duration::from_secs(10);
 
 /// What a handle is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -331,7 +331,7 @@ fn taken_over() -> Refusal {
 
 /// Bytes that were not taken, as the partner reads it.
 #[must_use]
-pub fn refusal(error: &IngestError) -> Refusal {
+pub(super) fn refusal(error: &IngestError) -> Refusal {
     match error {
         IngestError::Store(source) => {
             tracing::error!(%source, "the blob store failed an upload");

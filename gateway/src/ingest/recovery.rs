@@ -40,7 +40,7 @@ pub async fn recover(state: &dyn StateStore, instance: InstanceId, node: &str) -
 ///
 /// # Errors
 /// If the state store does not answer. That somebody else was faster is fine.
-pub async fn orphan(state: &dyn StateStore, upload: Upload, node: &str) -> Result<(), StateError> {
+pub(super) async fn orphan(state: &dyn StateStore, upload: Upload, node: &str) -> Result<(), StateError> {
     let before = upload.state;
     let resumable = before == UploadState::Receiving && upload.staged.as_ref().is_some_and(|s| s.length > 0);
     let why = "the gateway that received it ended";

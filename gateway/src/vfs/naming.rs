@@ -16,7 +16,7 @@ impl TempNames {
         let own = patterns
             .iter()
             .filter_map(|p| p.split_once('*'))
-            .filter(|(prefix, suffix)| !suffix.contains('*') && !(prefix.is_empty() && suffix.is_empty()))
+            .filter(|(prefix, suffix)| !(suffix.contains('*') || prefix.is_empty() && suffix.is_empty()))
             .map(|(prefix, suffix)| (prefix.to_owned(), suffix.to_owned()))
             .collect();
         Self { own }
