@@ -7,6 +7,8 @@
 pub mod blob;
 pub mod config;
 pub mod credentials;
+mod deadline;
+mod durable;
 pub mod events;
 pub mod instance;
 pub mod observe;
