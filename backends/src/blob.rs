@@ -1,5 +1,9 @@
 //! Where the bytes of uploads are kept between acceptance and delivery.
 
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+pub(crate) mod directory;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use dropgate_schemas::{id::BlobId, upload::StagedBlob};
@@ -56,7 +60,8 @@ pub trait BlobStore: Send + Sync + 'static {
         epoch: u64,
     ) -> Result<Box<dyn BlobWriter>, BlobError>;
 
-    /// Opens a sealed blob of `size` bytes for reading from `offset` on.
+    /// Opens a sealed blob for reading from `offset` on. One that is not sealed is not there for readers. An offset behind the
+    /// end is [`BlobError::Corrupt`]: somebody counted wrong.
     async fn open(&self, blob: BlobId, offset: u64) -> Result<BlobReader, BlobError>;
 
     /// Removes a blob, sealed or not. Removing what is not there is fine.
