@@ -1,5 +1,9 @@
 //! The way events leave.
 
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+pub(crate) mod ndjson;
+
 use crate::state::LoggedEvent;
 use async_trait::async_trait;
 
