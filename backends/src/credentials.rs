@@ -1,5 +1,12 @@
 //! What a login is checked against.
 
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+pub(crate) mod file;
+pub mod network;
+pub mod password;
+pub mod public_key;
+
 use async_trait::async_trait;
 use dropgate_schemas::account::{AccountName, Credentials};
 
