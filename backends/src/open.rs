@@ -1,8 +1,16 @@
 //! [`Backends::open`]: the only door to the adapters.
 
 use crate::{
-    blob::BlobStore, config::BackendsConfig, credentials::CredentialStore, events::EventPublisher,
-    queue::JobQueue, secrets::SecretStore, state::StateStore,
+    blob::{self, BlobStore},
+    config::{
+        BackendsConfig, BlobConfig, CredentialsConfig, EventsConfig, QueueConfig, SecretsConfig, StateConfig,
+    },
+    credentials::{self, CredentialStore},
+    deadline::Deadline,
+    events::{self, EventPublisher},
+    queue::JobQueue,
+    secrets::{self, SecretStore},
+    state::StateStore,
 };
 use std::{
     fmt, io,
@@ -89,12 +97,38 @@ impl Backends {
     /// # Errors
     /// [`OpenError`] names the file, the key and the remedy. Nothing that was there before is changed.
     pub async fn open(config: &BackendsConfig, data_dir: &Path) -> Result<Self, OpenError> {
-        let BackendsConfig { .. } = config;
-        let path = prepare(data_dir).await?;
+        let data_dir = prepare(data_dir).await?;
+        let below = |path: &Path| data_dir.join(path);
+
+        let SecretsConfig::Local(keys) = &config.secrets;
+        let secrets: Arc<dyn SecretStore> = Arc::new(secrets::local::LocalSecrets::new(data_dir.clone()));
+        let secrets: Arc<dyn SecretStore> =
+            Arc::new(Deadline::new(secrets, keys.deadline_seconds.duration()));
+
+        let CredentialsConfig::File(keys) = &config.credentials;
+        let credentials: Arc<dyn CredentialStore> =
+            Arc::new(credentials::file::CredentialFile::open(below(&keys.path)).await?);
+        let credentials: Arc<dyn CredentialStore> =
+            Arc::new(Deadline::new(credentials, keys.deadline_seconds.duration()));
+
+        let BlobConfig::Directory(keys) = &config.blob;
+        let blob: Arc<dyn BlobStore> =
+            Arc::new(blob::directory::BlobDirectory::open(below(&keys.path), keys.reserve_bytes).await?);
+        let blob: Arc<dyn BlobStore> = Arc::new(Deadline::new(blob, keys.deadline_seconds.duration()));
+
+        let EventsConfig::Ndjson(keys) = &config.events;
+        let events: Arc<dyn EventPublisher> =
+            Arc::new(events::ndjson::NdjsonFile::open(below(&keys.path)).await?);
+        let events: Arc<dyn EventPublisher> =
+            Arc::new(Deadline::new(events, keys.deadline_seconds.duration()));
+
+        let StateConfig::Sqlite(keys) = &config.state;
+        let QueueConfig::Sqlite(_) = &config.queue;
+        drop((secrets, credentials, blob, events));
         Err(OpenError::Unusable {
-            key: "[backends]",
-            path,
-            what: "the adapters have not landed yet".to_owned(),
+            key: "[backends.state] path",
+            path: below(&keys.path),
+            what: "the SQLite adapter has not landed yet".to_owned(),
             remedy: "build a later revision".to_owned(),
         })
     }

@@ -1,5 +1,9 @@
 //! Secrets by reference: `env:NAME`, `file:PATH`, `vault:PATH#KEY`.
 
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+pub(crate) mod local;
+
 use async_trait::async_trait;
 use std::fmt;
 
