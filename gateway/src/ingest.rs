@@ -4,12 +4,23 @@
 mod assembly;
 mod block;
 mod budget;
+pub mod commit;
 pub mod content_type;
 mod digest;
 mod error;
+mod live;
+mod open_file;
+mod opening;
+mod recovery;
+mod renaming;
 pub mod reorder;
 mod upload;
 
 pub use budget::{Budget, Budgets, CONNECTION_BYTES, GatewayBudget};
+pub use commit::{Acceptance, CloseAnswer, Committer, Ingest};
 pub use error::IngestError;
+pub use live::LiveUploads;
+pub use open_file::OpenFile;
+pub use recovery::recover;
+pub use renaming::RenameAnswer;
 pub use upload::{Content, Finished, OpenUpload, Parked, UploadContext, UploadOptions, delete_blobs};

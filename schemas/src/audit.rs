@@ -90,6 +90,9 @@ pub enum Action {
     /// A connection ended; carries a summary of its reads.
     #[serde(rename = "session.disconnect")]
     SessionDisconnect,
+    /// What a session read: numbers of listings and look-ups.
+    #[serde(rename = "session.reads")]
+    SessionReads,
     /// OPEN for writing.
     #[serde(rename = "upload.open")]
     UploadOpen,

@@ -1,0 +1,56 @@
+# `make help` lists what there is.
+
+CARGO ?= cargo
+CONFIG ?= config/local.toml
+
+.DEFAULT_GOAL := help
+.PHONY: help run build check fmt fmt-check lint schemas deny test-deps test test-unit test-full bench
+
+help: ## list the targets
+	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+run: build ## build what is missing and run everything in one process, data under ./data
+	@exec target/debug/dropgate run --config $(CONFIG)
+
+build: ## build the program
+	$(CARGO) build --locked -p dropgate
+
+check: ## everything that CI runs: format, lints, schemas, licences and advisories, tests
+	@scripts/timed format $(MAKE) --no-print-directory fmt-check
+	@scripts/timed lints $(MAKE) --no-print-directory lint
+	@scripts/timed schemas $(MAKE) --no-print-directory schemas
+	@scripts/timed licences $(MAKE) --no-print-directory deny
+	@$(MAKE) --no-print-directory test
+
+fmt: ## format the code
+	$(CARGO) fmt --all
+
+fmt-check:
+	$(CARGO) fmt --all --check
+
+lint: ## clippy on everything, warnings are errors
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+
+schemas: ## the published JSON Schemas and examples are those of the code
+	$(CARGO) test --locked -q -p dropgate-schemas --test published
+
+deny: ## licences, sources, bans and advisories of everything we depend on
+	@scripts/deny
+
+test-deps: ## install the servers and clients that tests talk to
+	@scripts/test-deps
+
+test: ## every test that ends in minutes, with the real servers and clients it needs
+	@scripts/timed 'test servers and clients' $(MAKE) --no-print-directory test-deps
+	@scripts/timed 'unit tests' $(MAKE) --no-print-directory test-unit
+	@scripts/timed 'end-to-end tests' $(CARGO) test --locked -p dropgate-integration-tests
+
+test-unit: ## unit, property and conformance tests: no servers
+	$(CARGO) test --locked --workspace --exclude dropgate-integration-tests
+
+test-full: check ## everything, the long tests included
+	@scripts/timed 'long tests' $(CARGO) test --locked -p dropgate-integration-tests -- --ignored
+
+bench: test-deps ## compare with OpenSSH on this machine
+	$(CARGO) build --locked --release -p dropgate
+	$(CARGO) bench --locked -p dropgate-integration-tests

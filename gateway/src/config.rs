@@ -1,0 +1,78 @@
+//! `[gateway]`: where partners come in.
+
+use crate::{ingest::UploadOptions, listener::ListenerConfig, sftp::session::SessionLimits};
+use serde::{Deserialize, Serialize};
+use std::{path::PathBuf, time::Duration};
+
+/// `[gateway]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GatewayConfig {
+    /// Directory of the SSH host keys, relative to the data directory. Default `hostkeys`.
+    pub host_keys: PathBuf,
+    /// Where to listen, and how.
+    pub listener: ListenerConfig,
+    /// Bounds of uploads and sessions.
+    pub uploads: UploadsConfig,
+}
+
+impl Default for GatewayConfig {
+    fn default() -> Self {
+        Self {
+            host_keys: PathBuf::from("hostkeys"),
+            listener: ListenerConfig::default(),
+            uploads: UploadsConfig::default(),
+        }
+    }
+}
+
+/// `[gateway.uploads]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct UploadsConfig {
+    /// Largest file in bytes. Default 161061273600 (150 GiB).
+    pub max_bytes: u64,
+    /// Files up to this size are stored with their record, in one durable write. Default 65536.
+    pub inline_bytes: usize,
+    /// Payload in memory for one connection, in bytes. Default 25165824 (24 MiB).
+    pub connection_memory_bytes: usize,
+    /// Payload in memory for all connections, in bytes. Default 536870912 (512 MiB).
+    pub memory_bytes: usize,
+    /// How long a WRITE waits for storage before the upload fails, in seconds. Default 40, which is also the most: a client
+    /// gets no keepalive answers meanwhile.
+    pub stall_seconds: u64,
+    /// Open handles of one session. Default 100.
+    pub handles: usize,
+    /// Requests in flight of one session, WRITEs not counted. Default 128.
+    pub requests: usize,
+}
+
+impl Default for UploadsConfig {
+    fn default() -> Self {
+        let limits = SessionLimits::default();
+        Self {
+            max_bytes: 150 << 30,
+            inline_bytes: 64 << 10,
+            connection_memory_bytes: crate::ingest::CONNECTION_BYTES,
+            memory_bytes: 512 << 20,
+            stall_seconds: 40,
+            handles: limits.handles,
+            requests: limits.requests,
+        }
+    }
+}
+
+impl UploadsConfig {
+    pub(crate) fn options(&self) -> UploadOptions {
+        UploadOptions {
+            max_size: self.max_bytes,
+            inline_max: self.inline_bytes,
+            stall_limit: Duration::from_secs(self.stall_seconds.min(40)),
+            ..UploadOptions::default()
+        }
+    }
+
+    pub(crate) fn session_limits(&self) -> SessionLimits {
+        SessionLimits { handles: self.handles.max(1), requests: self.requests.max(1) }
+    }
+}

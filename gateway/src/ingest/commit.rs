@@ -1,0 +1,545 @@
+//! The record commit: only when it succeeded is a CLOSE, or the RENAME of a temp name, answered with OK.
+
+use super::{
+    Content, LiveUploads, UploadOptions,
+    budget::{Budget, Budgets, GatewayBudget},
+    delete_blobs,
+    error::IngestError,
+    open_file::{OpenFile, refusal},
+};
+use crate::{
+    session::SessionFacts,
+    vfs::{Refusal, Tree, lookup::Slot, naming::TempNames},
+};
+use dropgate_backends::{
+    Backends, StateError, blob::Space, instance::Liveness, observe::Counter, relay::Ringer,
+};
+use dropgate_schemas::{
+    account::OnDuplicate,
+    audit::{Action, AuditEntry, AuditResult},
+    change::{Change, Durability, OutboxEntry, OutboxMessage, Subject},
+    digest::Sha256,
+    event::{Event, EventBody, Other, Received},
+    id::{BlobId, OutboxId, ReceiptId, UploadId},
+    job::Work,
+    path::VirtualPath,
+    reason::{Reason, ReasonCode},
+    time::Timestamp,
+    upload::{BlobRef, Grade, Staged, Upload, UploadState},
+};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+/// A CLOSE is answered within this time; WinSCP gives up after 15 s.
+pub const CLOSE_LIMIT: Duration = Duration::from_secs(12);
+/// How old an unanswered acceptance may be for a repeat to count as its twin.
+const TWIN_AGE: Duration = Duration::from_secs(3600);
+/// Somebody else may change the name's other versions between our look and our write; so often we look again.
+pub(super) const TRIES: usize = 5;
+
+/// How a CLOSE ended well.
+#[derive(Clone, Debug, PartialEq)]
+pub enum CloseAnswer {
+    /// Accepted: the promise stands.
+    Accepted(Acceptance),
+    /// Complete under a temp name.
+    Held,
+    /// Under a temp name and shorter than declared: kept to be resumed; its rename will be refused.
+    Incomplete,
+}
+
+/// Proof for the client that its file was accepted, and what must follow.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Acceptance {
+    /// Which upload.
+    pub upload: UploadId,
+    /// Digest of what was accepted.
+    pub sha256: Sha256,
+    /// Receipt.
+    pub receipt: ReceiptId,
+    /// What to ring for once the answer is on its way.
+    pub jobs: Vec<OutboxEntry>,
+}
+
+/// What the uploads of all sessions of a gateway share.
+#[derive(Clone)]
+pub struct Ingest {
+    /// The ports.
+    pub backends: Backends,
+    /// Uploads that are open in this process.
+    pub live: Arc<LiveUploads>,
+    /// Memory for payload.
+    pub memory: Arc<GatewayBudget>,
+    /// Bounds and deadlines.
+    pub options: Arc<UploadOptions>,
+    /// Which instances are alive.
+    pub liveness: Arc<Liveness>,
+    /// Rings for what was committed.
+    pub ringer: Ringer,
+}
+
+/// What all uploads of one session need to be recorded.
+pub struct Committer {
+    pub(super) backends: Backends,
+    pub(super) tree: Arc<Tree>,
+    pub(super) facts: Arc<SessionFacts>,
+    pub(super) temp_names: TempNames,
+    pub(super) live: Arc<LiveUploads>,
+    pub(super) budgets: Budgets,
+    pub(super) options: Arc<UploadOptions>,
+    pub(super) liveness: Arc<Liveness>,
+    ringer: Ringer,
+    /// Accepted uploads whose OK was handed to the client and whose record does not say so yet.
+    answered: Mutex<Vec<UploadId>>,
+}
+
+impl Committer {
+    /// For one session; `connection` is the memory of its connection.
+    #[must_use]
+    pub fn new(shared: &Ingest, tree: Arc<Tree>, connection: Arc<Budget>) -> Self {
+        let facts = Arc::clone(&tree.facts);
+        let temp_names = TempNames::new(&facts.account.temp_patterns);
+        Self {
+            backends: shared.backends.clone(),
+            tree,
+            facts,
+            temp_names,
+            live: Arc::clone(&shared.live),
+            budgets: Budgets { connection, gateway: Arc::clone(&shared.memory) },
+            options: Arc::clone(&shared.options),
+            liveness: Arc::clone(&shared.liveness),
+            ringer: shared.ringer.clone(),
+            answered: Mutex::default(),
+        }
+    }
+
+    /// The session's temp-name grammar.
+    #[must_use]
+    pub const fn temp_names(&self) -> &TempNames {
+        &self.temp_names
+    }
+
+    /// Up to this many bytes ride along with the record.
+    pub(super) fn inline_max(&self) -> u64 {
+        u64::try_from(self.options.inline_max).unwrap_or(u64::MAX)
+    }
+
+    /// CLOSE of an open file, answered within [`CLOSE_LIMIT`].
+    pub(super) async fn close(&self, file: &OpenFile) -> Result<CloseAnswer, Refusal> {
+        match tokio::time::timeout(CLOSE_LIMIT, self.try_close(file)).await {
+            Ok(answer) => answer,
+            Err(_) => self.close_too_late(file).await,
+        }
+    }
+
+    async fn try_close(&self, file: &OpenFile) -> Result<CloseAnswer, Refusal> {
+        let mut record = file.record().lock().await;
+        let id = record.upload_id;
+        let answer = self.close_record(file, &mut record).await;
+        self.live.remove(id);
+        answer
+    }
+
+    async fn close_record(&self, file: &OpenFile, record: &mut Upload) -> Result<CloseAnswer, Refusal> {
+        let temp = self.temp_names.is_temp(record.path.name_key());
+        if file.is_unchanged() {
+            return Ok(CloseAnswer::Held);
+        }
+        if file.is_resumed_untouched() && !temp {
+            self.park(file, record, "nothing was written after it was opened to be continued").await;
+            return Err(Refusal::failure(format!(
+                "{} is not complete yet and nothing was written: resume it, or upload it again",
+                record.path
+            )));
+        }
+        if file.received() > self.inline_max() && record.state == UploadState::Receiving {
+            let closing =
+                Upload { state: UploadState::Closing, updated_at: Timestamp::now(), ..record.clone() };
+            *record = self.write(closing, None, vec![], vec![], Durability::Visible).await?;
+        }
+        let finished = match file.bytes().finish().await {
+            Ok(finished) => finished,
+            Err(error) => {
+                self.park(file, record, &error.to_string()).await;
+                return match error {
+                    // WinSCP cancels a transfer by closing its temp file early; the rename would be refused.
+                    IngestError::Short { .. } if temp => Ok(CloseAnswer::Incomplete),
+                    other => Err(refusal(&other)),
+                };
+            }
+        };
+        let before = record.state;
+        let (blob, inline) = match finished.content {
+            Content::Inline(bytes) => (BlobRef::Inline, Some(bytes)),
+            Content::Stored(blob) => (BlobRef::Stored { blob }, None),
+        };
+        let complete = Upload {
+            blob: Some(blob),
+            size: Some(finished.size),
+            sha256: Some(finished.sha256),
+            content_type: Some(finished.content_type),
+            evidence: Some(file.evidence(finished.size)),
+            attributes: file.attributes(),
+            staged: None,
+            owner: None,
+            updated_at: Timestamp::now(),
+            ..record.clone()
+        };
+        let answer = if temp {
+            let held = Upload { state: UploadState::Held, ..complete };
+            let entry = self.entry(Action::UploadHold, "CLOSE", &held, before);
+            *record = self.write(held, inline, vec![entry], vec![], Durability::Durable).await?;
+            CloseAnswer::Held
+        } else {
+            CloseAnswer::Accepted(self.accept(complete, inline, "CLOSE", before).await?)
+        };
+        self.delete_later(finished.replaced);
+        Ok(answer)
+    }
+
+    /// The limit passed while the commit was under way: find out what became of it.
+    async fn close_too_late(&self, file: &OpenFile) -> Result<CloseAnswer, Refusal> {
+        let late = || {
+            Refusal::Unavailable(
+                "the server could not store the file in time: upload it again in a few minutes".to_owned(),
+            )
+        };
+        let id = file.record().lock().await.upload_id;
+        self.live.remove(id);
+        let Some(stored) = self.backends.state.upload(id).await? else { return Err(late()) };
+        if stored.state.is_accepted()
+            && let (Some(sha256), Some(receipt)) = (stored.sha256, stored.receipt_id)
+        {
+            // Its jobs are rung by the relay.
+            return Ok(CloseAnswer::Accepted(Acceptance { upload: id, sha256, receipt, jobs: vec![] }));
+        }
+        if stored.state == UploadState::Held && stored.owner.is_none() {
+            return Ok(CloseAnswer::Held);
+        }
+        if matches!(stored.state, UploadState::Closing | UploadState::Receiving) {
+            self.abort(
+                stored,
+                "CLOSE",
+                Reason::new(ReasonCode::Unavailable, "storage or database did not answer in time"),
+            )
+            .await;
+        }
+        Err(late())
+    }
+
+    /// Makes `complete` the current version of its name. The caller's revision must be that of the stored record.
+    pub(super) async fn accept(
+        &self,
+        complete: Upload,
+        inline: Option<bytes::Bytes>,
+        request: &str,
+        before: UploadState,
+    ) -> Result<Acceptance, Refusal> {
+        let (Some(size), Some(sha256), Some(evidence)) = (complete.size, complete.sha256, complete.evidence)
+        else {
+            return Err(Refusal::failure("the upload is not complete"));
+        };
+        if evidence < self.facts.account.minimum_grade {
+            let text = match self.facts.account.minimum_grade {
+                Grade::RenamedFromTemp => {
+                    "this account's uploads must be renamed from a temporary name when they are complete"
+                }
+                Grade::DeclaredSize | Grade::FsetstatSize | Grade::CloseOnly => {
+                    "this account's uploads must tell their size"
+                }
+            };
+            self.abort(complete, request, Reason::new(ReasonCode::Refused, text)).await;
+            return Err(Refusal::denied(text));
+        }
+        for _ in 0..TRIES {
+            let slot = self.tree.slot(&complete.path).await?;
+            if let Some(answer) = self.repeat_of(&complete, &slot, size, sha256, request).await? {
+                return Ok(answer);
+            }
+            let accepted = self.accepted_record(&complete, &slot, evidence);
+            let (Some(receipt), Some(received)) = (accepted.receipt_id, Received::from_upload(&accepted))
+            else {
+                return Err(Refusal::failure("the upload is not complete"));
+            };
+            let job = OutboxEntry::job(accepted.upload_id, Work::Route);
+            let jobs = vec![job.clone()];
+            let mut outbox =
+                vec![job, OutboxEntry::event(Event::about(&accepted, EventBody::UploadReceived(received)))];
+            outbox.extend(slot.all_accepted().filter(|u| u.upload_id != accepted.upload_id).map(|older| {
+                OutboxEntry {
+                    id: OutboxId::new(),
+                    upload: Some(accepted.upload_id),
+                    message: OutboxMessage::Supersede { older: older.upload_id },
+                    not_before: None,
+                }
+            }));
+            let mut entry = self.entry(Action::UploadAccept, request, &accepted, before);
+            entry.detail.insert("receipt".into(), receipt.to_string());
+            entry.detail.insert("version".into(), accepted.version.to_string());
+            if complete.opened_as != accepted.path {
+                entry.detail.insert("opened_as".into(), complete.opened_as.to_string());
+            }
+            let path = accepted.path.clone();
+            match self.write(accepted, inline.clone(), vec![entry], outbox, Durability::Durable).await {
+                Ok(stored) => {
+                    self.tree.remember(&path);
+                    Counter::UploadsAccepted.one();
+                    return Ok(Acceptance { upload: stored.upload_id, sha256, receipt, jobs });
+                }
+                Err(StateError::Conflict { what, why }) => {
+                    tracing::debug!(what, why, "acceptance met a conflict");
+                    let now = self.backends.state.upload(complete.upload_id).await?;
+                    if now.is_none_or(|u| u.revision != complete.revision) {
+                        return Err(Refusal::Conflict);
+                    }
+                }
+                Err(other) => return Err(other.into()),
+            }
+        }
+        Err(Refusal::Conflict)
+    }
+
+    fn accepted_record(&self, complete: &Upload, slot: &Slot, evidence: Grade) -> Upload {
+        let now = Timestamp::now();
+        Upload {
+            state: UploadState::Committed,
+            evidence: Some(evidence),
+            received_at: Some(now),
+            updated_at: now,
+            receipt_id: Some(complete.receipt_id.unwrap_or_else(ReceiptId::new)),
+            supersedes: slot.accepted().map(|u| u.upload_id).filter(|id| *id != complete.upload_id),
+            supersede_intent: None,
+            owner: None,
+            ..complete.clone()
+        }
+    }
+
+    /// Whether `complete` only repeats what is there: a twin whose answer was lost, or a duplicate the account suppresses.
+    async fn repeat_of(
+        &self,
+        complete: &Upload,
+        slot: &Slot,
+        size: u64,
+        sha256: Sha256,
+        request: &str,
+    ) -> Result<Option<Acceptance>, Refusal> {
+        let Some(first) =
+            slot.accepted().filter(|u| u.upload_id != complete.upload_id && u.deleted_at.is_none())
+        else {
+            return Ok(None);
+        };
+        if first.size != Some(size) || first.sha256 != Some(sha256) {
+            return Ok(None);
+        }
+        let Some(receipt) = first.receipt_id else { return Ok(None) };
+        let fresh = first.received_at.is_some_and(|at| Timestamp::now().since(at) < TWIN_AGE);
+        let unanswered = !first.answered
+            && !self.live.is_connected(first.client.session)
+            && first.client.session != self.facts.session;
+        let twin = fresh && unanswered;
+        let suppressed =
+            self.facts.account.on_duplicate == OnDuplicate::Suppress && first.state == UploadState::Processed;
+        if !twin && !suppressed {
+            return Ok(None);
+        }
+        let sentence = if twin {
+            format!("repeats upload {}, whose answer was lost", first.upload_id)
+        } else {
+            format!("repeats upload {}, which was delivered", first.upload_id)
+        };
+        let repeat = Upload {
+            state: UploadState::Aborted,
+            retry_of: Some(first.upload_id),
+            reason: Some(Reason::new(ReasonCode::Withdrawn, sentence)),
+            owner: None,
+            updated_at: Timestamp::now(),
+            ..complete.clone()
+        };
+        let mut entry = self.entry(Action::UploadAbort, request, &repeat, complete.state);
+        entry.detail.insert("repeats".into(), first.upload_id.to_string());
+        let outbox = if twin {
+            vec![]
+        } else {
+            let other = Other { other_version: Some(first.upload_id), ..Other::about(&repeat) };
+            vec![OutboxEntry::event(Event::about(&repeat, EventBody::UploadDuplicate(other)))]
+        };
+        self.write(repeat, None, vec![entry], outbox, Durability::Durable).await?;
+        Ok(Some(Acceptance { upload: first.upload_id, sha256, receipt, jobs: vec![] }))
+    }
+
+    /// Writes durable progress into the record.
+    pub(super) async fn save_progress(
+        &self,
+        record: &Upload,
+        staged: Option<Staged>,
+    ) -> Result<Upload, StateError> {
+        let updated = Upload { staged, updated_at: Timestamp::now(), ..record.clone() };
+        self.write(updated, None, vec![], vec![], Durability::Visible).await
+    }
+
+    /// The connection went away: Partial if there is something to resume, else Aborted.
+    pub(super) async fn interrupt(&self, file: &OpenFile, why: &str) {
+        let mut record = file.record().lock().await;
+        let id = record.upload_id;
+        if !file.is_unchanged() {
+            self.park(file, &mut record, why).await;
+        }
+        self.live.remove(id);
+    }
+
+    /// The partner removed its own upload in progress.
+    pub(super) async fn withdraw(&self, file: &OpenFile) {
+        let record = file.record().lock().await;
+        let blobs = file.bytes().abandon().await;
+        let reason = Reason::new(ReasonCode::Withdrawn, "the client removed its unfinished upload");
+        self.abort(record.clone(), "REMOVE", reason).await;
+        self.live.remove(record.upload_id);
+        self.delete_later(blobs);
+    }
+
+    /// Keeps what arrived without a gap, to be resumed. Failures are logged: the sweeper finds the record later.
+    async fn park(&self, file: &OpenFile, record: &mut Upload, why: &str) {
+        let parked = file.bytes().park().await;
+        match parked.staged {
+            Some(staged) if staged.length > 0 => {
+                let before = record.state;
+                let partial = Upload {
+                    state: UploadState::Partial,
+                    staged: Some(staged),
+                    attributes: file.attributes(),
+                    owner: None,
+                    updated_at: Timestamp::now(),
+                    ..record.clone()
+                };
+                let mut entry = self.entry(Action::UploadInterrupt, "", &partial, before);
+                entry.request = None;
+                entry.size = Some(partial.visible_size());
+                entry.reason = Some(why.to_owned());
+                match self.write(partial, None, vec![entry], vec![], Durability::Visible).await {
+                    Ok(stored) => *record = stored,
+                    Err(error) => {
+                        tracing::warn!(upload = %record.upload_id, %error, "an interrupted upload was not recorded as partial")
+                    }
+                }
+            }
+            _ => self.abort(record.clone(), "", Reason::new(ReasonCode::Abandoned, why)).await,
+        }
+        self.delete_later(parked.replaced);
+    }
+
+    /// Gives an upload up. Failures are logged: the sweeper finds the record later.
+    async fn abort(&self, record: Upload, request: &str, reason: Reason) {
+        let before = record.state;
+        let id = record.upload_id;
+        let aborted = Upload {
+            state: UploadState::Aborted,
+            reason: Some(reason),
+            owner: None,
+            updated_at: Timestamp::now(),
+            ..record
+        };
+        let mut entry = self.entry(Action::UploadAbort, request, &aborted, before);
+        if request.is_empty() {
+            entry.request = None;
+        }
+        let event =
+            OutboxEntry::event(Event::about(&aborted, EventBody::UploadAborted(Other::about(&aborted))));
+        if let Err(error) = self.write(aborted, None, vec![entry], vec![event], Durability::Visible).await {
+            tracing::warn!(upload = %id, %error, "an aborted upload was not recorded");
+        }
+    }
+
+    /// Writes the record and returns it with its new revision.
+    pub(super) async fn write(
+        &self,
+        upload: Upload,
+        inline: Option<bytes::Bytes>,
+        audit: Vec<AuditEntry>,
+        outbox: Vec<OutboxEntry>,
+        durability: Durability,
+    ) -> Result<Upload, StateError> {
+        let mut stored = upload.clone();
+        let subject = Subject::Upload { upload: Box::new(upload), inline };
+        stored.revision = self.backends.state.apply(Change { subject, audit, outbox, durability }).await?;
+        Ok(stored)
+    }
+
+    /// An audit entry about an upload of this session.
+    pub(super) fn entry(
+        &self,
+        action: Action,
+        request: &str,
+        upload: &Upload,
+        before: UploadState,
+    ) -> AuditEntry {
+        let mut entry = self.facts.entry(action, AuditResult::Ok);
+        entry.request = Some(request.to_owned());
+        entry.subject = Some(upload.path.to_string());
+        entry.upload = Some(upload.upload_id);
+        entry.size = upload.size;
+        entry.sha256 = upload.sha256;
+        entry.reason = upload.reason.as_ref().map(|r| r.sentence.clone());
+        entry.before = Some(before.to_string());
+        entry.after = Some(upload.state.to_string());
+        entry
+    }
+
+    /// Rings for jobs whose commit was answered. What is not rung here is rung by the relay.
+    pub fn ring(&self, jobs: &[OutboxEntry]) {
+        self.ringer.ring(jobs);
+    }
+
+    /// Notes that the client got its OK.
+    pub fn was_answered(&self, upload: UploadId) {
+        self.answered.lock().unwrap_or_else(PoisonError::into_inner).push(upload);
+    }
+
+    /// Writes down which acceptances were answered, so that a repeat of them is a new version and not a twin.
+    pub async fn record_answers(&self) {
+        let ids = std::mem::take(&mut *self.answered.lock().unwrap_or_else(PoisonError::into_inner));
+        for chunk in ids.chunks(500) {
+            if let Err(error) = self.backends.state.mark_answered(chunk).await {
+                tracing::debug!(%error, "answers were not recorded; repeats may count as twins");
+            }
+        }
+    }
+
+    /// REMOVE of an upload that some session is receiving.
+    ///
+    /// # Errors
+    /// If it can't be taken from that session.
+    pub async fn withdraw_receiving(&self, upload: &Upload) -> Result<(), Refusal> {
+        match self.live.get(upload.upload_id) {
+            Some(file) if file.withdraw(self).await => Ok(()),
+            Some(_) | None => Err(Self::in_use(&upload.path)),
+        }
+    }
+
+    /// How much room the blob store has, if it knows.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub async fn space(&self) -> Result<Option<Space>, Refusal> {
+        self.backends.blob.space().await.map_err(|error| {
+            tracing::warn!(%error, "the blob store does not tell its room");
+            Refusal::Unavailable("the server's storage does not answer: try again later".to_owned())
+        })
+    }
+
+    /// Deletes blobs that no record names any more, in its own time.
+    pub(super) fn delete_later(&self, blobs: Vec<BlobId>) {
+        if !blobs.is_empty() {
+            let store = Arc::clone(&self.backends.blob);
+            tokio::spawn(async move { delete_blobs(store.as_ref(), &blobs).await });
+        }
+    }
+
+    /// The path in an error message.
+    pub(super) fn in_use(path: &VirtualPath) -> Refusal {
+        Refusal::failure(format!(
+            "{path} is being uploaded by another session: wait until it is done, or try again in 10 seconds if it was interrupted"
+        ))
+    }
+}
