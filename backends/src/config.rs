@@ -121,8 +121,8 @@ keys! {
 keys! {
     /// Keys of `[backends.state]` with `kind = "sqlite"`.
     SqliteConfig {
-        /// The database file. Default: `state.db`.
-        path: PathBuf = "state.db".into(),
+        /// The database file. Default: `dropgate.db`.
+        path: PathBuf = "dropgate.db".into(),
         /// Longest wait for one call, in seconds. Default: 10.
         deadline_seconds: Seconds = Seconds(10),
     }

@@ -10,7 +10,7 @@ use crate::{
     events::{self, EventPublisher},
     queue::JobQueue,
     secrets::{self, SecretStore},
-    state::StateStore,
+    state::{StateStore, sqlite},
 };
 use std::{
     fmt, io,
@@ -123,14 +123,12 @@ impl Backends {
             Arc::new(Deadline::new(events, keys.deadline_seconds.duration()));
 
         let StateConfig::Sqlite(keys) = &config.state;
-        let QueueConfig::Sqlite(_) = &config.queue;
-        drop((secrets, credentials, blob, events));
-        Err(OpenError::Unusable {
-            key: "[backends.state] path",
-            path: below(&keys.path),
-            what: "the SQLite adapter has not landed yet".to_owned(),
-            remedy: "build a later revision".to_owned(),
-        })
+        let (state, queue) = open_sqlite(below(&keys.path)).await?;
+        let state: Arc<dyn StateStore> = Arc::new(Deadline::new(state, keys.deadline_seconds.duration()));
+        let QueueConfig::Sqlite(keys) = &config.queue;
+        let queue: Arc<dyn JobQueue> = Arc::new(Deadline::new(queue, keys.deadline_seconds.duration()));
+
+        Ok(Self { blob, state, queue, events, credentials, secrets })
     }
 
     /// Finishes what was begun and lets go of everything. Call it last, when no role runs any more.
@@ -139,6 +137,21 @@ impl Backends {
         self.queue.close().await;
         self.state.close().await;
     }
+}
+
+/// Opens the database that holds records and jobs.
+async fn open_sqlite(path: PathBuf) -> Result<sqlite::Ports, OpenError> {
+    const KEY: &str = "[backends.state] path";
+    let file = path.clone();
+    let opened = tokio::task::spawn_blocking(move || sqlite::open(&file)).await;
+    let opened = opened.map_err(|e| OpenError::io(KEY, &path, &io::Error::other(e)))?;
+    opened.map_err(|sqlite::OpenFailure { corrupt, what, remedy }| {
+        if corrupt {
+            OpenError::Corrupt { key: KEY, path, what, remedy }
+        } else {
+            OpenError::Unusable { key: KEY, path, what, remedy }
+        }
+    })
 }
 
 /// Makes the data directory, for this user only, and finds its true path.

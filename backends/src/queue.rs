@@ -1,5 +1,7 @@
 //! Jobs for workers: doorbells, at least once, in no promised order.
 
+pub(crate) mod sqlite;
+
 use async_trait::async_trait;
 use dropgate_schemas::job::Job;
 use std::time::Duration;

@@ -1,5 +1,10 @@
 //! The record of everything: uploads, directories, accounts, audit entries, outbox, event log, leases.
 
+#[cfg(any(test, feature = "conformance"))]
+#[expect(clippy::unwrap_used, reason = "a conformance suite fails by panicking")]
+pub mod conformance;
+pub(crate) mod sqlite;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use dropgate_schemas::{
