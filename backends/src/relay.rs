@@ -22,10 +22,7 @@ pub use ring::{Ringer, ring};
 use crate::{Backends, instance::Identity, state::StateError};
 use dropgate_schemas::{id::InstanceId, time::Timestamp};
 use lane::{Lane, Signal};
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -59,7 +56,7 @@ impl Relay {
     /// Relays until `shutdown`, whenever it can get the lease; finishes the step it is in and gives the lease back.
     pub async fn run(self, shutdown: CancellationToken) {
         let (signals, _) = watch::channel(Signal::default());
-        let logged = Arc::new(Notify::new());
+        let logged = Notify::new();
         let stopped = CancellationToken::new();
         let lane = |name| Lane::new(name, signals.subscribe(), stopped.clone());
         let lead = async {
@@ -68,14 +65,14 @@ impl Relay {
         };
         tokio::join!(
             lead,
-            lane("jobs").run(async |_| job::step(&self.backends).await),
-            lane("event log").run(async |_| {
-                let logging = event::log_step(&self.backends).await;
-                logged.notify_one();
-                logging
+            lane("jobs").run(job::Ringing(&self.backends)),
+            lane("event log").run(event::Logging { backends: &self.backends, logged: &logged }),
+            lane("events").run(event::Publishing {
+                backends: &self.backends,
+                logged: &logged,
+                progress: event::Progress::default(),
             }),
-            event::publish(lane("events"), &self.backends, &logged),
-            lane("supersede").run(async |_| supersede::step(&self.backends.state, &self.node).await),
+            lane("supersede").run(supersede::Superseding { state: &self.backends.state, node: &self.node }),
         );
         if let Err(error) = self.backends.state.release_lease(LEASE, self.holder).await {
             tracing::warn!(%error, "the relay could not give its lease back; another takes over when it runs out");

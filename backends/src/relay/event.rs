@@ -6,9 +6,10 @@
 
 use super::{
     BATCH,
-    lane::{Lane, Step},
+    lane::{Step, Work},
 };
 use crate::{Backends, events::EventError, observe::Counter, state::StateError};
+use async_trait::async_trait;
 use dropgate_schemas::{
     change::{OutboxEntry, OutboxKind, OutboxMessage},
     event::Event,
@@ -85,12 +86,39 @@ pub(super) async fn publish_step(
     Ok(Step::after(events.len(), BATCH))
 }
 
+/// The lane that fills the log.
+pub(super) struct Logging<'a> {
+    pub(super) backends: &'a Backends,
+    pub(super) logged: &'a Notify,
+}
+
+#[async_trait]
+impl Work for Logging<'_> {
+    type Error = StateError;
+
+    async fn step(&mut self, _: u64) -> Result<Step, StateError> {
+        let next = log_step(self.backends).await;
+        self.logged.notify_one();
+        next
+    }
+}
+
 /// The lane of the publisher: roused by the log, not by every change.
-pub(super) async fn publish(lane: Lane, backends: &Backends, logged: &Notify) {
-    let mut progress = Progress::default();
-    lane.run_with(
-        async |term| publish_step(backends, &mut progress, term).await,
-        async || logged.notified().await,
-    )
-    .await;
+pub(super) struct Publishing<'a> {
+    pub(super) backends: &'a Backends,
+    pub(super) logged: &'a Notify,
+    pub(super) progress: Progress,
+}
+
+#[async_trait]
+impl Work for Publishing<'_> {
+    type Error = EventLaneError;
+
+    async fn step(&mut self, term: u64) -> Result<Step, EventLaneError> {
+        publish_step(self.backends, &mut self.progress, term).await
+    }
+
+    async fn called(&mut self) {
+        self.logged.notified().await;
+    }
 }

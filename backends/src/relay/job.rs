@@ -1,12 +1,28 @@
 //! Doorbells: outbox -> job queue.
 
-use super::{BATCH, lane::Step};
+use super::{
+    BATCH,
+    lane::{Step, Work},
+};
 use crate::{Backends, observe::Counter, queue::QueueError, state::StateError};
+use async_trait::async_trait;
 use dropgate_schemas::{
     change::{OutboxEntry, OutboxKind, OutboxMessage},
     job::Job,
     time::Timestamp,
 };
+
+/// The lane that rings.
+pub(super) struct Ringing<'a>(pub(super) &'a Backends);
+
+#[async_trait]
+impl Work for Ringing<'_> {
+    type Error = JobLaneError;
+
+    async fn step(&mut self, _: u64) -> Result<Step, JobLaneError> {
+        step(self.0).await
+    }
+}
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum JobLaneError {

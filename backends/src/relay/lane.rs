@@ -1,6 +1,7 @@
 //! The loop that every kind of follow-up runs in: a step again and again while there is more, a rest until the next
 //! signal when there is not, and a growing pause after a failure, without holding up the other lanes.
 
+use async_trait::async_trait;
 use rand::RngExt as _;
 use std::{fmt::Display, time::Duration};
 use tokio::sync::watch;
@@ -47,6 +48,20 @@ impl Step {
     }
 }
 
+/// What a lane does. Boxed futures, so that a relay can be spawned.
+#[async_trait]
+pub(super) trait Work: Send {
+    type Error: Display + Send;
+
+    /// Does what is due. It is told the term of the lease it runs in.
+    async fn step(&mut self, term: u64) -> Result<Step, Self::Error>;
+
+    /// Returns when the lane is to look at once, besides the signals that every lane gets.
+    async fn called(&mut self) {
+        std::future::pending().await
+    }
+}
+
 pub(super) struct Lane {
     name: &'static str,
     signals: watch::Receiver<Signal>,
@@ -62,22 +77,13 @@ impl Lane {
         Self { name, signals, stopped }
     }
 
-    /// Runs until stopped. The step is told the term of the lease it runs in.
-    pub(super) async fn run<E: Display>(self, step: impl AsyncFnMut(u64) -> Result<Step, E>) {
-        self.run_with(step, async || std::future::pending().await).await;
-    }
-
-    /// The same, roused also by `call`.
-    pub(super) async fn run_with<E: Display>(
-        mut self,
-        mut step: impl AsyncFnMut(u64) -> Result<Step, E>,
-        mut call: impl AsyncFnMut(),
-    ) {
+    /// Runs until stopped.
+    pub(super) async fn run(mut self, mut work: impl Work) {
         let mut failures = 0_u32;
         while !self.stopped.is_cancelled() {
             let term = self.signals.borrow_and_update().term;
             let result = match term {
-                Some(term) => step(term).await,
+                Some(term) => work.step(term).await,
                 None => Ok(Step::Rest),
             };
             match result {
@@ -93,7 +99,7 @@ impl Lane {
                     let rest = async {
                         tokio::select! {
                             changed = self.signals.changed() => if changed.is_err() { std::future::pending::<()>().await },
-                            () = call() => {}
+                            () = work.called() => {}
                         }
                     };
                     self.stopped.run_until_cancelled(rest).await;

@@ -1,8 +1,9 @@
 //! What follows when a newer version of a name was accepted: the older one is marked as superseded, and what is still
 //! undelivered of it is cancelled. A delivery that may already have made its finishing call is left to settle first.
 
-use super::lane::Step;
+use super::lane::{Step, Work};
 use crate::state::{StateError, StateStore};
+use async_trait::async_trait;
 use dropgate_schemas::{
     audit::{Action, Actor, AuditEntry, AuditResult},
     change::{Change, Durability, OutboxEntry, OutboxKind, OutboxMessage, Subject},
@@ -22,6 +23,21 @@ const TRIES: u32 = 4;
 const SETTLING: Duration = Duration::from_secs(1);
 /// How long an entry waits that can't be handled as things are.
 const STUCK: Duration = Duration::from_secs(60);
+
+/// The lane that supersedes.
+pub(super) struct Superseding<'a> {
+    pub(super) state: &'a Arc<dyn StateStore>,
+    pub(super) node: &'a str,
+}
+
+#[async_trait]
+impl Work for Superseding<'_> {
+    type Error = StateError;
+
+    async fn step(&mut self, _: u64) -> Result<Step, StateError> {
+        step(self.state, self.node).await
+    }
+}
 
 /// What became of one entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
