@@ -195,6 +195,19 @@ impl Gate {
         Ok(())
     }
 
+    /// Starts it and kills it before it can be ready, or just then.
+    ///
+    /// # Errors
+    /// If it can't be started or killed.
+    pub async fn launch_and_kill_after(&mut self, moment: Duration) -> Result<()> {
+        let mut started = Vec::new();
+        for (command, _) in self.setup.roles.commands() {
+            started.push(self.spawn(command)?);
+        }
+        tokio::time::sleep(moment).await;
+        started.iter_mut().try_for_each(Process::kill)
+    }
+
     fn spawn(&self, role: &str) -> Result<Process> {
         let mut args = vec![role];
         if matches!(role, "run" | "gateway") {
