@@ -79,7 +79,9 @@ mod test {
         let address = listener.local_addr();
         let shutdown = CancellationToken::new();
         let serving = tokio::spawn(listener.serve(shutdown.clone()));
-        greeting(&mut TcpStream::connect(address).await.unwrap()).await;
+        // Stays open: its end would give a descriptor back at some moment.
+        let mut first = TcpStream::connect(address).await.unwrap();
+        greeting(&mut first).await;
 
         // One descriptor is left: the client's end takes it, and accept has none, over and over.
         let before = getrlimit(Resource::Nofile);
@@ -106,7 +108,7 @@ mod test {
         assert!(!serving.is_finished(), "the accept loop survived");
         setrlimit(Resource::Nofile, before).unwrap();
         assert_eq!(&greeting(&mut waiting).await, b"SSH-2.0-");
-        drop(filler);
+        drop((first, filler));
         shutdown.cancel();
         tokio::time::timeout(Duration::from_secs(30), serving).await.unwrap().unwrap();
     }

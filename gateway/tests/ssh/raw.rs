@@ -106,7 +106,7 @@ impl RawClient {
         let host_key = take_string(&mut rest);
         let server_public = take_string(&mut rest);
         let secret =
-            agree_ephemeral(private, &UnparsedPublicKey::new(&X25519, &server_public), (), |shared| {
+            agree_ephemeral(private, UnparsedPublicKey::new(&X25519, &server_public), (), |shared| {
                 Ok(mpint(shared))
             })
             .unwrap();
