@@ -157,8 +157,7 @@ impl Committer {
         if file.received() > self.inline_max() && record.state == UploadState::Receiving {
             let closing =
                 Upload { state: UploadState::Closing, updated_at: Timestamp::now(), ..record.clone() };
-            let entry = self.entry(Action::UploadClose, "CLOSE", &closing, record.state);
-            *record = self.write(closing, None, vec![entry], vec![], Durability::Visible).await?;
+            *record = self.write(closing, None, vec![], vec![], Durability::Visible).await?;
         }
         let finished = match file.bytes().finish().await {
             Ok(finished) => finished,

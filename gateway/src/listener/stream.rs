@@ -6,9 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_util::io::poll_read_buf;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::kexinit::Sniffer;
@@ -19,8 +17,6 @@ use crate::ssh::{CloseReason, SessionControl};
 const READ_BUFFER: usize = 64 * 1024;
 /// Read buffer before login, when nothing large may come.
 const READ_BUFFER_BEFORE_LOGIN: usize = 8 * 1024;
-/// After a read of at least this much, the buffer is kept over the wait for the next one.
-const READ_BUFFER_KEPT: usize = 8 * 1024;
 
 /// What a client may send before its login succeeded.
 #[derive(Clone, Copy, Debug)]
@@ -37,8 +33,9 @@ pub(crate) struct ClientStream<S> {
     socket: S,
     control: Arc<SessionControl>,
     limits: BeforeLogin,
-    buffer: BytesMut,
+    buffer: Vec<u8>,
     start: usize,
+    filled: usize,
     received: u64,
     exact_reads: u64,
     sniffed: Option<Box<Sniffed>>,
@@ -57,8 +54,9 @@ impl<S> ClientStream<S> {
         Self {
             socket,
             limits,
-            buffer: BytesMut::new(),
+            buffer: Vec::new(),
             start: 0,
+            filled: 0,
             received: 0,
             exact_reads: 0,
             sniffed: Some(Box::new(Sniffed { client: Sniffer::new(), server: Sniffer::new() })),
@@ -110,28 +108,25 @@ impl<S: AsyncRead + Unpin> ClientStream<S> {
         if self.killed_reading.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(killed()));
         }
-        let last = self.buffer.len();
-        self.start = 0;
-        self.buffer.clear();
         let size = if self.control.is_authenticated() { READ_BUFFER } else { READ_BUFFER_BEFORE_LOGIN };
-        if self.buffer.capacity() < size {
-            self.buffer = BytesMut::with_capacity(size);
+        if self.buffer.len() != size {
+            self.buffer = vec![0; size];
         }
-        match poll_read_buf(Pin::new(&mut self.socket), cx, &mut self.buffer) {
+        let mut window = ReadBuf::new(&mut self.buffer);
+        match Pin::new(&mut self.socket).poll_read(cx, &mut window) {
             Poll::Pending => {
-                // A session that waits after little traffic keeps no buffer: most sessions of a gateway wait most of
-                // the time. One in the middle of an upload keeps it.
-                if last < READ_BUFFER_KEPT {
-                    self.buffer = BytesMut::new();
-                }
+                // A waiting session keeps no buffer: most sessions of a gateway wait most of the time.
+                self.buffer = Vec::new();
                 Poll::Pending
             }
             Poll::Ready(Err(e)) => Poll::Ready(Err(e)),
-            Poll::Ready(Ok(received)) => {
-                self.received += received as u64;
-                self.control.count_received(received);
+            Poll::Ready(Ok(())) => {
+                self.start = 0;
+                self.filled = window.filled().len();
+                self.received += self.filled as u64;
+                self.control.count_received(self.filled);
                 if self.sniffed.is_some() {
-                    let seen = self.buffer.clone();
+                    let seen = self.buffer.get(..self.filled).unwrap_or_default().to_vec();
                     self.sniff(true, &seen);
                 }
                 Poll::Ready(Ok(()))
@@ -143,13 +138,13 @@ impl<S: AsyncRead + Unpin> ClientStream<S> {
 impl<S: AsyncRead + Unpin> AsyncRead for ClientStream<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.start == this.buffer.len() {
+        if this.start == this.filled {
             match this.poll_fill(cx) {
                 Poll::Ready(Ok(())) => {}
                 other => return other,
             }
         }
-        let available = this.buffer.get(this.start..).unwrap_or_default();
+        let available = this.buffer.get(this.start..this.filled).unwrap_or_default();
         let taken = available.len().min(out.remaining());
         out.put_slice(available.get(..taken).unwrap_or_default());
         this.start += taken;
@@ -170,7 +165,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
             Poll::Ready(Ok(n)) => {
                 this.control.write_went_through(*n);
                 if this.sniffed.is_some() {
-                    this.sniff(false, bytes.get(..*n).unwrap_or_default());
+                    let seen = bytes.get(..*n).unwrap_or_default().to_vec();
+                    this.sniff(false, &seen);
                 }
             }
             Poll::Ready(Err(_)) => {}

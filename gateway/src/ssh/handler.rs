@@ -16,7 +16,7 @@ use super::attempts::{AttemptLimits, Attempts};
 use super::auth::{Authenticator, Login, Refusal, Verdict};
 use super::channel::{SftpChannel, TaskHome};
 use super::control::{CloseReason, Lifecycle, SessionControl};
-use super::observer::{ConnectionInfo, LoginMethod, SessionFact, SessionObserver, report};
+use super::observer::{ConnectionInfo, LoginMethod, SessionFact, SessionObserver};
 use super::watch::AccountWatch;
 use super::{EndReason, EngineContext, EngineFactory, Outbox, SessionInfo};
 
@@ -135,9 +135,12 @@ impl ClientHandler {
     }
 
     fn refused(&self, user: &str, method: LoginMethod, refusal: Refusal) {
-        let user = user.chars().take(USER_NAME_MAX).collect();
-        let fact = SessionFact::LoginRefused { connection: self.connection(), user, method, refusal };
-        report(&*self.shared.observer, fact);
+        self.shared.observer.record(SessionFact::LoginRefused {
+            connection: self.connection(),
+            user: user.chars().take(USER_NAME_MAX).collect(),
+            method,
+            refusal,
+        });
     }
 
     /// Closes the connection if this was the last try. The DISCONNECT follows the failure that russh sends first.
@@ -320,9 +323,10 @@ impl Handler for ClientHandler {
         });
         self.control.set_authenticated(account.name.clone());
         self.shared.watch.add(&account, &self.control);
-        let fact =
-            SessionFact::LoginAccepted { session: Arc::clone(&info), account: Box::new(account.clone()) };
-        report(&*self.shared.observer, fact);
+        self.shared.observer.record(SessionFact::LoginAccepted {
+            session: Arc::clone(&info),
+            account: Box::new(account.clone()),
+        });
         self.session = Some((info, account));
         Ok(())
     }

@@ -11,8 +11,7 @@ use crate::server::Server;
 
 #[tokio::test]
 async fn sessions_of_changed_accounts_end_within_a_second() {
-    type Change = fn(&mut dropgate_schemas::account::Account);
-    let changes: [(&str, Change); 3] = [
+    let changes: [(&str, fn(&mut dropgate_schemas::account::Account)); 3] = [
         ("disabled", |account| account.enabled = false),
         ("removed", |account| account.removed = true),
         ("credential revoked", |account| account.revocation_epoch += 1),

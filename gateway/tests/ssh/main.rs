@@ -16,10 +16,6 @@ mod limits;
 #[cfg(test)]
 mod openssh;
 #[cfg(test)]
-mod raw;
-#[cfg(test)]
 mod server;
-#[cfg(test)]
-mod states;
 #[cfg(test)]
 mod stores;

@@ -2,7 +2,7 @@
 
 use super::{
     cli::{Outcome, finish},
-    gate::{Gate, password, wrap},
+    gate::{Gate, password},
     scratch::{Medium, Scratch},
     sshd::{HostKeys, Sshd},
 };
@@ -26,8 +26,6 @@ pub struct OpenSsh {
     login: Login,
     /// More arguments for `sftp` and `scp`, such as `-B 262144`.
     pub more: Vec<String>,
-    /// What they are started through, such as `taskset -c 1`.
-    pub wrapper: Vec<String>,
 }
 
 enum Login {
@@ -78,7 +76,7 @@ impl OpenSsh {
             std::fs::write(&ask, format!("#!/bin/sh\nexec cat '{}'\n", scratch.join("secret").display()))?;
             std::fs::set_permissions(&ask, std::fs::Permissions::from_mode(0o700))?;
         }
-        Ok(Self { scratch, server, user: user.to_owned(), login, more: Vec::new(), wrapper: Vec::new() })
+        Ok(Self { scratch, server, user: user.to_owned(), login, more: Vec::new() })
     }
 
     /// A file next to its own files, for what is uploaded.
@@ -127,7 +125,7 @@ impl OpenSsh {
             command.args(["-o", "BatchMode=no"]);
         }
         command.arg("-b").arg(&batch).arg(format!("{}@{}", self.user, self.server.ip()));
-        finish(wrap(&self.wrapper, command), b"", LIMIT).await
+        finish(command, b"", LIMIT).await
     }
 
     /// [`Self::try_sftp`] that must succeed.
@@ -147,7 +145,7 @@ impl OpenSsh {
     pub async fn try_scp(&self, options: &[&str], local: &Path, remote: &str) -> Result<Outcome> {
         let mut command = self.command("scp");
         command.args(options).arg(local).arg(format!("{}@{}:{remote}", self.user, self.server.ip()));
-        finish(wrap(&self.wrapper, command), b"", LIMIT).await
+        finish(command, b"", LIMIT).await
     }
 
     /// [`Self::try_scp`] that must succeed.

@@ -3,7 +3,7 @@
 use super::{Finished, Parked, UploadContext};
 use crate::ingest::{
     assembly::Assembly,
-    block::{Block, Hold},
+    block::{Block, Hold, Spares},
     budget::Share,
     error::IngestError,
 };
@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) context: UploadContext,
+    pub(super) spares: Spares,
     state: Mutex<State>,
     /// Wakes the worker.
     pub(super) wake: Notify,
@@ -92,12 +93,13 @@ pub(super) enum Phase {
 }
 
 impl Shared {
-    pub(super) fn new(context: UploadContext, state: State) -> Self {
+    pub(super) fn new(context: UploadContext, spares: Spares, state: State) -> Self {
         let durable = state.source.as_ref().map_or(0, |staged| staged.length);
         let progress = watch::Sender::new(state.source.clone());
         let reached = watch::Sender::new(Reached { generation: 0, durable, cut_to: u64::MAX, ended: false });
         Self {
             context,
+            spares,
             state: Mutex::new(state),
             wake: Notify::new(),
             progress,
@@ -143,6 +145,7 @@ impl Shared {
         state.phase = Phase::Closed;
         state.free();
         drop(state);
+        self.spares.clear();
         self.stop.cancel();
     }
 }
@@ -171,7 +174,10 @@ impl State {
         let work = placed.restarted || !placed.full.is_empty();
         for data in placed.full {
             let share = self.memory.split(data.len());
-            self.ready.push_back(Block { data, _hold: Hold::Share { _share: share } });
+            self.ready.push_back(Block {
+                data,
+                hold: Hold::Share { _share: share, spares: shared.spares.clone() },
+            });
         }
         // Bytes that took the place of others need no memory of their own.
         self.memory.shrink_to(self.assembly.held());
@@ -208,13 +214,15 @@ impl State {
     }
 
     /// Takes what has collected since the last full block.
-    pub(super) fn take_fill(&mut self) -> Block {
+    pub(super) fn take_fill(&mut self, shared: &Shared) -> Block {
         let data = self.assembly.take_fill();
         let hold = match &mut self.memory {
             Memory::Small(permit) => Hold::Small { _permit: permit.take() },
-            Memory::Blocks(_) => Hold::Share { _share: self.memory.split(data.len()) },
+            Memory::Blocks(_) => {
+                Hold::Share { _share: self.memory.split(data.len()), spares: shared.spares.clone() }
+            }
         };
-        Block { data, _hold: hold }
+        Block { data, hold }
     }
 
     /// All blobs that this upload made or had, for deletion.
@@ -276,5 +284,6 @@ impl Drop for Ends {
         state.phase = Phase::Closed;
         state.free();
         drop(state);
+        self.0.spares.clear();
     }
 }

@@ -1,0 +1,181 @@
+use super::Seconds;
+use dropgate_schemas::{account::DestinationName, delivery::DestinationKind};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::path::PathBuf;
+
+/// One `[[destination]]`; `kind` decides which other keys it takes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum DestinationConfig {
+    /// `kind = "directory"`: a directory of the worker's host.
+    Directory(DirectoryConfig),
+    /// `kind = "sftp"`: an SFTP server.
+    Sftp(SftpConfig),
+}
+
+impl DestinationConfig {
+    /// Its name.
+    #[must_use]
+    pub const fn name(&self) -> &DestinationName {
+        match self {
+            Self::Directory(d) => &d.name,
+            Self::Sftp(d) => &d.name,
+        }
+    }
+    /// Its kind.
+    #[must_use]
+    pub const fn kind(&self) -> DestinationKind {
+        match self {
+            Self::Directory(_) => DestinationKind::Directory,
+            Self::Sftp(_) => DestinationKind::Sftp,
+        }
+    }
+    /// Deliveries to it at a time, where it says so itself.
+    #[must_use]
+    pub const fn parallel(&self) -> Option<usize> {
+        match self {
+            Self::Directory(d) => d.parallel,
+            Self::Sftp(d) => d.parallel,
+        }
+    }
+}
+
+/// A `[[destination]]` with `kind = "directory"`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DirectoryConfig {
+    /// Name by which routes choose it.
+    pub name: DestinationName,
+    /// Where keys begin. Relative paths are below the data directory.
+    pub path: PathBuf,
+    /// Whether it is made if it is missing. Default: false, so that nothing is written to the disk below a mount point
+    /// that is not mounted.
+    #[serde(default)]
+    pub create: bool,
+    /// Mode of delivered files, octal. Default: `"0640"`.
+    #[serde(default = "file_mode")]
+    pub file_mode: Mode,
+    /// Mode of directories made for them, octal. Default: `"0750"`.
+    #[serde(default = "directory_mode")]
+    pub directory_mode: Mode,
+    /// Deliveries at a time. Default: `workers.parallel_per_destination`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parallel: Option<usize>,
+    /// Longest wait for one step (writing is many). Default: 60.
+    #[serde(default = "sixty")]
+    pub deadline_seconds: Seconds,
+}
+
+/// A `[[destination]]` with `kind = "sftp"`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SftpConfig {
+    /// Name by which routes choose it.
+    pub name: DestinationName,
+    /// Host name or address.
+    pub host: String,
+    /// Port. Default: 22.
+    #[serde(default = "port")]
+    pub port: u16,
+    /// Who logs in there.
+    pub username: String,
+    /// Secret reference of the password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<String>,
+    /// Secret reference of the private key (OpenSSH or PEM form). Tried before the password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub private_key: Option<String>,
+    /// Secret reference of the passphrase of the private key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passphrase: Option<String>,
+    /// The server's host keys, any of which it must show: `SHA256:…` fingerprints, known_hosts lines or public keys.
+    pub host_keys: Vec<String>,
+    /// Whether SHA-1 is taken too: `ssh-rsa` host keys, `diffie-hellman-group14-sha1`, `hmac-sha1`. Default: false.
+    #[serde(default)]
+    pub legacy_algorithms: bool,
+    /// Where keys begin; relative to the directory after login. Default: that directory.
+    #[serde(default)]
+    pub path: String,
+    /// Whether missing directories are made. Default: true.
+    #[serde(default = "yes")]
+    pub make_directories: bool,
+    /// Mode to set on delivered files, octal. Default: what the server gives them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file_mode: Option<Mode>,
+    /// Files up to so many bytes are read back where the server can't compute their digest itself; larger ones are compared by
+    /// size. Default: 268435456 (256 MiB).
+    #[serde(default = "read_back_bytes")]
+    pub read_back_bytes: u64,
+    /// Deliveries (each with a connection of its own) at a time. Default: `workers.parallel_per_destination`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parallel: Option<usize>,
+    /// Longest wait for connection and login. Default: 20.
+    #[serde(default = "twenty")]
+    pub connect_seconds: Seconds,
+    /// Longest wait for the answer to one request. Default: 60.
+    #[serde(default = "sixty")]
+    pub deadline_seconds: Seconds,
+    /// How long an unused connection is kept for the next delivery. Default: 30.
+    #[serde(default = "thirty")]
+    pub idle_seconds: Seconds,
+}
+
+impl DirectoryConfig {
+    /// The embedded default: `delivered` in the data directory.
+    #[must_use]
+    pub fn embedded(name: DestinationName) -> Self {
+        Self {
+            name,
+            path: PathBuf::from("delivered"),
+            create: true,
+            file_mode: file_mode(),
+            directory_mode: directory_mode(),
+            parallel: None,
+            deadline_seconds: sixty(),
+        }
+    }
+}
+
+fn file_mode() -> Mode {
+    Mode(0o640)
+}
+fn directory_mode() -> Mode {
+    Mode(0o750)
+}
+fn port() -> u16 {
+    22
+}
+fn yes() -> bool {
+    true
+}
+fn read_back_bytes() -> u64 {
+    256 << 20
+}
+fn twenty() -> Seconds {
+    Seconds::from(20)
+}
+fn thirty() -> Seconds {
+    Seconds::from(30)
+}
+fn sixty() -> Seconds {
+    Seconds::from(60)
+}
+
+/// Permission bits, written as an octal string: `"0640"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mode(pub u32);
+
+impl Serialize for Mode {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&format!("{:04o}", self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Mode {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        u32::from_str_radix(&text, 8).ok().filter(|mode| *mode <= 0o7777).map(Self).ok_or_else(|| {
+            serde::de::Error::custom(format!("{text:?} is not a mode: use an octal string such as \"0640\""))
+        })
+    }
+}

@@ -1,0 +1,158 @@
+//! From the blob store to a destination: the port, and one folder for each kind of destination.
+//!
+//! A delivery is made in steps, so that a crash at any point leaves something that the next worker can make sense of:
+//! [`Destination::stage`] writes everything under a temporary name and compares it there, so that nothing wrong ever becomes
+//! visible; then the worker records that it will finish; [`Destination::finish`] makes the file visible in one step;
+//! [`Destination::verify`] looks at what is there. After a crash past the record, [`Destination::recover`] finds out how
+//! far it went.
+
+mod directory;
+mod part;
+pub(crate) mod sftp;
+mod source;
+
+pub(crate) use source::Source;
+
+use crate::{
+    config::{DestinationConfig, Problem},
+    failpoint::Failpoints,
+};
+use async_trait::async_trait;
+use dropgate_backends::Backends;
+use dropgate_schemas::{
+    delivery::{Delivery, Finalizing, VerifiedBy},
+    digest::Sha256,
+    id::DeliveryId,
+    upload::Upload,
+};
+use std::{ops::Range, path::Path, sync::Arc};
+
+/// What is to be where.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    /// The delivery, and by that the temporary names that belong to it.
+    pub(crate) delivery: DeliveryId,
+    /// The claim under which it is made.
+    pub(crate) epoch: u64,
+    /// The key: components joined by `/`, none of them empty, `.` or `..`.
+    pub(crate) key: String,
+    /// Bytes.
+    pub(crate) size: u64,
+    /// Digest of the bytes.
+    pub(crate) sha256: Sha256,
+    /// Whether what is there may be replaced: an earlier version of ours, or anything by policy.
+    pub(crate) replace: bool,
+}
+
+impl Target {
+    /// From a claimed delivery; none if the upload lacks what acceptance fills in.
+    pub(crate) fn of(upload: &Upload, delivery: &Delivery, replace: bool) -> Option<Self> {
+        Some(Self {
+            delivery: delivery.delivery_id,
+            epoch: delivery.epoch,
+            key: delivery.key.clone(),
+            size: upload.size?,
+            sha256: upload.sha256?,
+            replace,
+        })
+    }
+}
+
+/// All bytes are there under a temporary name, and were compared as well as the destination allows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Staged {
+    /// The temporary name, in the directory of the key.
+    pub(crate) name: String,
+    /// How they were compared.
+    pub(crate) verified_by: VerifiedBy,
+}
+
+/// Where a delivered file lies, for its receipt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Proof {
+    /// `file:///…`, `sftp://host:port/…`.
+    pub(crate) uri: String,
+    /// How it was compared.
+    pub(crate) verified_by: VerifiedBy,
+}
+
+/// What [`Destination::recover`] found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Recovered {
+    /// The finishing call had its effect, and the file is right.
+    Done(Proof),
+    /// It had none: the bytes are still under the temporary name.
+    Staged(Staged),
+    /// It had none, and what is under the temporary name is not right: begin again.
+    Again,
+    /// Neither is there. The finishing call had its effect, since nothing else takes the temporary name away, and then
+    /// somebody took the file or put another in its place. The sentence says what was found.
+    Gone(String),
+}
+
+/// Why a delivery failed, as what is done about it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum DeliverError {
+    /// The destination can't be reached, did not answer in time, has no room: try again later.
+    #[error("{0}")]
+    Unavailable(String),
+    /// It refused for a reason that does not pass by itself.
+    #[error("{0}")]
+    Denied(String),
+    /// The key is taken by something that is not ours.
+    #[error("{0}")]
+    Collision(String),
+    /// The bytes are not those that were accepted.
+    #[error("{0}")]
+    Digest(String),
+    /// Something of ours, such as the blob store, can't do its part now. Says nothing about the destination.
+    #[error("{0}")]
+    Source(String),
+}
+
+/// A place that files are delivered to. Every call is bounded in time by the adapter.
+#[async_trait]
+pub(crate) trait Destination: Send + Sync {
+    /// Writes all bytes of `source` under the temporary name of the target's epoch, durably where the destination can, and
+    /// compares them there. On an error nothing is left behind, as far as that can be had.
+    async fn stage(&self, target: &Target, source: &mut Source) -> Result<Staged, DeliverError>;
+
+    /// Makes the staged file visible under its key, in one step. [`DeliverError::Collision`] and [`DeliverError::Denied`] mean
+    /// that it did not happen; any other error leaves it open.
+    async fn finish(&self, target: &Target, staged: &Staged) -> Result<(), DeliverError>;
+
+    /// Looks at the finished file. None if something else is there now.
+    async fn verify(&self, target: &Target, staged: &Staged) -> Result<Option<Proof>, DeliverError>;
+
+    /// Finds out what became of a finishing call that an earlier epoch may have made.
+    async fn recover(&self, target: &Target, finalizing: &Finalizing) -> Result<Recovered, DeliverError>;
+
+    /// Removes what earlier claims left under their temporary names.
+    async fn discard(&self, target: &Target, epochs: Range<u64>) -> Result<(), DeliverError>;
+}
+
+/// What adapters are made with.
+pub(crate) struct Surroundings<'a> {
+    pub(crate) backends: &'a Backends,
+    pub(crate) data_dir: &'a Path,
+}
+
+/// Opens one destination. Nothing is contacted before the first delivery.
+pub(crate) fn open(
+    config: &DestinationConfig,
+    around: &Surroundings<'_>,
+) -> Result<Arc<dyn Destination>, Problem> {
+    Ok(match config {
+        DestinationConfig::Directory(keys) => Arc::new(directory::Directory::new(keys, around.data_dir)),
+        DestinationConfig::Sftp(keys) => Arc::new(sftp::Sftp::new(keys, around.backends.secrets.clone())?),
+    })
+}
+
+/// The bytes of an upload, from wherever they are.
+pub(crate) async fn source(
+    backends: &Backends,
+    upload: &Upload,
+    failpoints: &Failpoints,
+) -> Result<Source, DeliverError> {
+    Source::open(backends, upload, failpoints.clone()).await
+}

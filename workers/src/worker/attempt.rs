@@ -1,0 +1,255 @@
+//! One try: stage, record that it will be finished, finish, verify. What an earlier try may have finished is looked at
+//! first.
+
+use super::{claim::Held, lane::Lane, shop::Shop};
+use crate::{
+    conclude::describe,
+    deliver::{self, DeliverError, Proof, Recovered, Staged, Target},
+    failpoint,
+    record::Verdict,
+    route::{siblings, template::suffixed},
+};
+use dropgate_backends::StateError;
+use dropgate_schemas::{
+    audit::{Action, AuditResult},
+    delivery::{DeliveryState, Finalizing, OnCollision},
+    time::Timestamp,
+    upload::Upload,
+};
+use std::time::Instant;
+
+/// Temporary names of so many earlier claims are looked for.
+const EARLIER: u64 = 32;
+/// Finishing is begun again so often, with another key or the right to replace.
+const ROUNDS: u32 = 3;
+/// Earlier versions that may have put there what is in the way.
+const VERSIONS: usize = 200;
+
+/// How a try ended.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// There, and right.
+    Delivered(Proof),
+    /// Finished, but what is there now can't be called ours any more.
+    Unconfirmed(String),
+    /// It failed.
+    Failed {
+        /// Why.
+        error: DeliverError,
+        /// Whether the finishing call may have had its effect.
+        open: bool,
+    },
+    /// Given back before it could be finished: not a try.
+    Stopped,
+    /// Somebody else holds it now.
+    Lost,
+}
+
+/// Makes one try.
+pub(super) async fn attempt(shop: &Shop, lane: &Lane, mut held: Held) -> (Held, Outcome) {
+    let replace = held.delivery.on_collision == OnCollision::Replace;
+    let Some(mut target) = Target::of(&held.upload, &held.delivery, replace) else {
+        let error = DeliverError::Source("the record lacks size or digest".to_owned());
+        return (held, Outcome::Failed { error, open: false });
+    };
+    let staged = match held.unresolved.clone() {
+        Some(finalizing) => match lane.destination.recover(&target, &finalizing).await {
+            Ok(Recovered::Done(proof)) => return (held, Outcome::Delivered(proof)),
+            Ok(Recovered::Gone(found)) => return (held, Outcome::Unconfirmed(found)),
+            Ok(Recovered::Staged(staged)) => Ok(staged),
+            Ok(Recovered::Again) => {
+                held.unresolved = None;
+                stage(shop, lane, &target, &held.upload).await
+            }
+            Err(error) => return (held, Outcome::Failed { error, open: true }),
+        },
+        None => stage(shop, lane, &target, &held.upload).await,
+    };
+    let outcome = match staged {
+        Ok(staged) => finish(shop, lane, &mut target, staged, &mut held).await,
+        Err(outcome) => outcome,
+    };
+    // Nothing that could still become visible may stay behind a try that is over.
+    let clean = match &outcome {
+        Outcome::Failed { open: false, error } => !matches!(error, DeliverError::Unavailable(_)),
+        // What an earlier claim staged is finished by the next one.
+        Outcome::Stopped => held.unresolved.is_none(),
+        Outcome::Delivered(_) => target.epoch > 1,
+        Outcome::Failed { open: true, .. } | Outcome::Unconfirmed(_) | Outcome::Lost => false,
+    };
+    if clean {
+        discard(lane, &target, target.epoch + 1).await;
+    }
+    (held, outcome)
+}
+
+/// Writes everything under a temporary name, unless the worker is told to stop.
+async fn stage(shop: &Shop, lane: &Lane, target: &Target, upload: &Upload) -> Result<Staged, Outcome> {
+    if target.epoch > 1 {
+        discard(lane, target, target.epoch).await;
+    }
+    let staged = async {
+        let mut source = deliver::source(&shop.backends, upload, &shop.failpoints).await?;
+        lane.destination.stage(target, &mut source).await
+    };
+    match shop.give_up.run_until_cancelled(staged).await {
+        Some(Ok(staged)) => Ok(staged),
+        Some(Err(error)) => Err(Outcome::Failed { error, open: false }),
+        None => Err(Outcome::Stopped),
+    }
+}
+
+/// Records that the file will be finished, finishes it and looks at it.
+async fn finish(shop: &Shop, lane: &Lane, target: &mut Target, staged: Staged, held: &mut Held) -> Outcome {
+    for round in 0..ROUNDS {
+        let begun = Instant::now();
+        match finalize(shop, target, &staged, held).await {
+            Ok(true) => {}
+            Ok(false) => {
+                // Nobody else knows of what this claim wrote, unless an earlier round recorded it.
+                if round == 0 && held.unresolved.is_none() {
+                    discard_one(lane, target).await;
+                }
+                return Outcome::Lost;
+            }
+            Err(error) => {
+                tracing::warn!(%error, delivery = %target.delivery, "a delivery can't be finished without its record");
+                return Outcome::Stopped;
+            }
+        }
+        shop.failpoints.pass(failpoint::FINALIZING).await;
+        if begun.elapsed() > shop.config.finish_within_seconds.duration() {
+            tracing::warn!(delivery = %target.delivery, "too late to finish a delivery, it is begun again");
+            return Outcome::Stopped;
+        }
+        let deadline = shop.config.finish_deadline_seconds.duration();
+        let finished = tokio::time::timeout(deadline, lane.destination.finish(target, &staged)).await;
+        shop.failpoints.pass(failpoint::FINISHED).await;
+        let error = match finished {
+            Ok(Ok(())) => return verify(shop, lane, target, &staged).await,
+            Ok(Err(error)) => error,
+            Err(_) => {
+                DeliverError::Unavailable(format!("finishing took longer than {} s", deadline.as_secs()))
+            }
+        };
+        match error {
+            DeliverError::Collision(_) => match way_around(shop, target, held).await {
+                Ok(true) => {}
+                Ok(false) => return Outcome::Failed { error, open: false },
+                Err(why) => {
+                    let error = DeliverError::Source(why.to_string());
+                    return Outcome::Failed { error, open: false };
+                }
+            },
+            error @ DeliverError::Denied(_) => return Outcome::Failed { error, open: false },
+            error @ (DeliverError::Unavailable(_) | DeliverError::Digest(_) | DeliverError::Source(_)) => {
+                return Outcome::Failed { error, open: true };
+            }
+        }
+    }
+    let error = DeliverError::Collision(format!("the key {} is taken again and again", target.key));
+    Outcome::Failed { error, open: false }
+}
+
+async fn verify(shop: &Shop, lane: &Lane, target: &Target, staged: &Staged) -> Outcome {
+    shop.failpoints.pass(failpoint::VERIFYING).await;
+    let verified = lane.destination.verify(target, staged).await;
+    shop.failpoints.pass(failpoint::VERIFIED).await;
+    match verified {
+        Ok(Some(proof)) => Outcome::Delivered(proof),
+        Ok(None) => Outcome::Unconfirmed("another file was put in its place at once".to_owned()),
+        Err(error) => Outcome::Failed { error, open: true },
+    }
+}
+
+/// Durably records that the finishing call will be made; false if the delivery is somebody else's by now.
+async fn finalize(
+    shop: &Shop,
+    target: &Target,
+    staged: &Staged,
+    held: &mut Held,
+) -> Result<bool, StateError> {
+    let finalizing =
+        Finalizing { epoch: target.epoch, staged_as: Some(staged.name.clone()), at: Timestamp::now() };
+    let (upload, ours) = shop
+        .recorder
+        .decide(held.upload.clone(), |draft| {
+            let found = draft.upload.deliveries.iter_mut().find(|d| d.delivery_id == target.delivery);
+            let Some(delivery) = found.filter(|d| d.epoch == target.epoch && d.owner == Some(shop.me)) else {
+                return Verdict::Leave(false);
+            };
+            let written = delivery.finalizing.as_ref() == Some(&finalizing) && delivery.key == target.key;
+            match delivery.state {
+                DeliveryState::Finalizing if written => return Verdict::Leave(true),
+                DeliveryState::Claimed | DeliveryState::Staging | DeliveryState::Finalizing => {}
+                DeliveryState::Pending
+                | DeliveryState::Verified
+                | DeliveryState::Delivered
+                | DeliveryState::RetryWait
+                | DeliveryState::Dead
+                | DeliveryState::Unconfirmed
+                | DeliveryState::Cancelled => return Verdict::Leave(false),
+            }
+            delivery.state = DeliveryState::Finalizing;
+            delivery.finalizing = Some(finalizing.clone());
+            delivery.key.clone_from(&target.key);
+            let delivery = delivery.clone();
+            draft.audit(Action::DeliveryFinalize, AuditResult::Ok, |entry| {
+                describe(entry, &delivery);
+                entry.reason = None;
+            });
+            Verdict::Write(true)
+        })
+        .await?;
+    held.upload = upload;
+    if let Some(delivery) = held.upload.deliveries.iter().find(|d| d.delivery_id == target.delivery) {
+        held.delivery = delivery.clone();
+    }
+    Ok(ours)
+}
+
+/// What is to be done about a key that is taken: replace it if our own records say that we put it there, or take another
+/// one if the policy says so. False: nothing.
+async fn way_around(shop: &Shop, target: &mut Target, held: &Held) -> Result<bool, StateError> {
+    if target.replace {
+        return Ok(false);
+    }
+    let (upload, delivery) = (&held.upload, &held.delivery);
+    let versions = siblings(&*shop.backends.state, upload, VERSIONS).await?;
+    let ours = versions.iter().flat_map(|version| &version.deliveries).any(|d| {
+        d.delivery_id != delivery.delivery_id
+            && d.destination == delivery.destination
+            && d.key == target.key
+            && (d.receipt.is_some() || d.finalizing.is_some() || d.state == DeliveryState::Unconfirmed)
+    });
+    if ours {
+        target.replace = true;
+        return Ok(true);
+    }
+    let other = suffixed(&target.key, &upload.upload_id.short());
+    if delivery.on_collision != OnCollision::Suffix || target.key.contains(&upload.upload_id.short()) {
+        return Ok(false);
+    }
+    let (destination, account) = (delivery.destination.as_str(), &upload.account);
+    let reserved = shop.backends.state.reserve_key(destination, &other, account, &upload.path).await?;
+    if reserved {
+        target.key = other;
+    }
+    Ok(reserved)
+}
+
+/// Removes temporary names of claims before `before`. What can't be removed now is found by the sweep.
+async fn discard(lane: &Lane, target: &Target, before: u64) {
+    discard_epochs(lane, target, before.saturating_sub(EARLIER).max(1)..before).await;
+}
+
+/// Removes the temporary name of this claim.
+async fn discard_one(lane: &Lane, target: &Target) {
+    discard_epochs(lane, target, target.epoch..target.epoch + 1).await;
+}
+
+async fn discard_epochs(lane: &Lane, target: &Target, epochs: std::ops::Range<u64>) {
+    if let Err(error) = lane.destination.discard(target, epochs).await {
+        tracing::warn!(%error, delivery = %target.delivery, destination = %lane.name, "a temporary file may be left");
+    }
+}
