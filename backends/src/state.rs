@@ -1,7 +1,12 @@
 //! The record of everything: uploads, directories, accounts, audit entries, outbox, event log, leases.
 
 #[cfg(any(test, feature = "conformance"))]
-#[expect(clippy::unwrap_used, reason = "a conformance suite fails by panicking")]
+#[expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a conformance suite fails by panicking"
+)]
 pub mod conformance;
 pub(crate) mod sqlite;
 

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use dropgate_backends::CredentialStore;
 use russh::SshId;
-use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -15,77 +14,23 @@ use tokio_util::task::TaskTracker;
 
 use crate::ssh::auth::Authenticator;
 use crate::ssh::hostkey::{HostKeyError, HostKeys};
-use crate::ssh::observer::{SessionFact, SessionObserver};
+use crate::ssh::observer::{SessionFact, SessionObserver, report};
 use crate::ssh::watch::AccountWatch;
-use crate::ssh::{Accounts, AuthConfig, EngineFactory, Shared, SshConfig};
+use crate::ssh::{Accounts, EngineFactory, Shared};
 
+mod config;
 mod connection;
 mod kexinit;
 mod limits;
 mod source;
 mod stream;
 
+pub use config::{ListenerConfig, SettingError};
 pub use kexinit::NegotiatedAlgorithms;
 pub use limits::{LimitHit, LimitsConfig};
 pub use source::Source;
 
 pub(crate) use limits::{Admission, ConnectionPermit};
-
-/// One listening address with everything that guards it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ListenerConfig {
-    /// Address and port; port 0 takes a free one. Default `127.0.0.1:2222`.
-    pub listen: SocketAddr,
-    /// Caps on connections and sessions.
-    pub limits: LimitsConfig,
-    /// Identification, algorithms, channels.
-    pub ssh: SshConfig,
-    /// Tries, delays, deadlines of logins.
-    pub auth: AuthConfig,
-    /// Seconds within which the client's identification string must arrive. Default 10.
-    pub identification_seconds: u64,
-    /// Seconds from accept within which the login must succeed, key exchange included. Default 60.
-    pub login_grace_seconds: u64,
-    /// Bytes that a client may send before its login succeeded. Default 262144.
-    pub before_login_bytes: u64,
-    /// Packets that a client may send before its login succeeded. Default 100.
-    pub before_login_packets: u64,
-    /// Seconds without a request after which a session is closed. Default 900.
-    pub idle_seconds: u64,
-    /// Seconds of silence after which the client is asked whether it still lives. Default 30.
-    pub keepalive_seconds: u64,
-    /// Unanswered questions after which a session is closed. Default 3.
-    pub keepalive_tries: usize,
-    /// Seconds that an engine may take to accept data before the session is closed; longer than the engine's own patience
-    /// with storage. Default 45.
-    pub storage_stall_seconds: u64,
-    /// Seconds that requests in flight get to finish after their client hung up. Default 60.
-    pub finish_seconds: u64,
-    /// Seconds that busy sessions get at shutdown before they are ended. Default 30.
-    pub drain_seconds: u64,
-}
-
-impl Default for ListenerConfig {
-    fn default() -> Self {
-        Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 2222)),
-            limits: LimitsConfig::default(),
-            ssh: SshConfig::default(),
-            auth: AuthConfig::default(),
-            identification_seconds: 10,
-            login_grace_seconds: 60,
-            before_login_bytes: 256 * 1024,
-            before_login_packets: 100,
-            idle_seconds: 900,
-            keepalive_seconds: 30,
-            keepalive_tries: 3,
-            storage_stall_seconds: 45,
-            finish_seconds: 60,
-            drain_seconds: 30,
-        }
-    }
-}
 
 /// What a listener works with.
 #[derive(Clone)]
@@ -116,15 +61,8 @@ pub enum ListenerError {
         source: io::Error,
     },
     /// A setting that can't work.
-    #[error("{key} = {value}: {why}")]
-    Setting {
-        /// The key below the listener's section.
-        key: &'static str,
-        /// Its value.
-        value: String,
-        /// What is wrong with it and what to write instead.
-        why: &'static str,
-    },
+    #[error(transparent)]
+    Setting(#[from] SettingError),
     /// No usable host key.
     #[error(transparent)]
     HostKey(#[from] HostKeyError),
@@ -273,7 +211,7 @@ impl Listener {
             Err(limit) => {
                 // A line before the identification string is allowed (RFC 4253 section 4.2), and OpenSSH shows it.
                 let _ = socket.try_write(b"Too many connections, try again later\r\n");
-                self.shared.observer.record(SessionFact::TurnedAway { peer, limit });
+                report(&*self.shared.observer, SessionFact::TurnedAway { peer, limit });
                 None
             }
         }
@@ -284,30 +222,11 @@ fn russh_config(
     config: &ListenerConfig,
     keys: &HostKeys,
 ) -> Result<Arc<russh::server::Config>, ListenerError> {
+    if let Some(problem) = config.problems().into_iter().next() {
+        return Err(problem.into());
+    }
     let ssh = &config.ssh;
-    let printable = |c: char| c.is_ascii_graphic() && c != '-';
-    if ssh.ident.is_empty() || ssh.ident.len() > 200 || !ssh.ident.chars().all(printable) {
-        return Err(ListenerError::Setting {
-            key: "ssh.ident",
-            value: format!("{:?}", ssh.ident),
-            why: "write 1 to 200 printable ASCII characters without spaces and `-`, such as Dropgate_1.0",
-        });
-    }
     let rekey = usize::try_from(ssh.rekey_bytes).unwrap_or(usize::MAX);
-    if !(1 << 20..=1 << 30).contains(&rekey) {
-        return Err(ListenerError::Setting {
-            key: "ssh.rekey_bytes",
-            value: ssh.rekey_bytes.to_string(),
-            why: "write 1048576 (1 MiB) to 1073741824 (1 GiB)",
-        });
-    }
-    if !(64 << 10..=64 << 20).contains(&ssh.window_bytes) {
-        return Err(ListenerError::Setting {
-            key: "ssh.window_bytes",
-            value: ssh.window_bytes.to_string(),
-            why: "write 65536 (64 KiB) to 67108864 (64 MiB)",
-        });
-    }
     let keepalive = (config.keepalive_seconds > 0).then(|| Duration::from_secs(config.keepalive_seconds));
     Ok(Arc::new(russh::server::Config {
         server_id: SshId::Standard(format!("SSH-2.0-{}", ssh.ident).into()),
@@ -318,7 +237,9 @@ fn russh_config(
         auth_rejection_time: Duration::ZERO,
         auth_rejection_time_initial: Some(Duration::ZERO),
         // The handler counts. This one is the stop for requests that never reach it, such as unknown methods.
-        max_auth_attempts: usize::try_from(config.auth.tries + config.auth.key_offers).unwrap_or(usize::MAX),
+        max_auth_attempts: usize::try_from(config.auth.tries.saturating_add(config.auth.key_offers))
+            .unwrap_or(usize::MAX)
+            .saturating_add(2),
         keys: keys.for_profile(ssh.algorithms)?,
         certificates: Vec::new(),
         limits: russh::Limits::new(rekey, rekey, Duration::from_secs(3600)),

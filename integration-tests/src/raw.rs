@@ -3,10 +3,12 @@
 
 pub mod frame;
 pub mod reply;
+pub mod sequences;
 pub mod valve;
 
 pub use frame::{Attrs, Request};
 pub use reply::{Body, Entry, Reply};
+pub use sequences::Overwrite;
 pub use valve::Valve;
 
 use crate::harness::until::within;

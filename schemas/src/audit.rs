@@ -99,6 +99,9 @@ pub enum Action {
     /// An unfinished upload was continued.
     #[serde(rename = "upload.resume")]
     UploadResume,
+    /// CLOSE came, and its last bytes are being made durable. Small files skip this.
+    #[serde(rename = "upload.close")]
+    UploadClose,
     /// Complete under a temp name.
     #[serde(rename = "upload.hold")]
     UploadHold,

@@ -2,7 +2,6 @@
 //! and the bytes are put where they belong.
 
 use super::{
-    block::Spares,
     error::IngestError,
     reorder::{ReorderWindow, WindowLimits},
 };
@@ -20,7 +19,6 @@ pub(super) struct Assembly {
     fill: Vec<u8>,
     window: ReorderWindow,
     block_size: usize,
-    spares: Spares,
 }
 
 /// What a write did besides being taken.
@@ -34,13 +32,7 @@ pub(super) struct Placed {
 
 impl Assembly {
     /// `there` bytes exist already and may be continued; the last of them are `tail`, when they are at hand.
-    pub(super) fn new(
-        there: u64,
-        tail: Vec<u8>,
-        block_size: usize,
-        limits: WindowLimits,
-        spares: Spares,
-    ) -> Self {
+    pub(super) fn new(there: u64, tail: Vec<u8>, block_size: usize, limits: WindowLimits) -> Self {
         Self {
             undecided: (there > 0).then_some(there),
             went_on_at: None,
@@ -48,7 +40,6 @@ impl Assembly {
             fill: tail,
             window: ReorderWindow::new(limits),
             block_size,
-            spares,
         }
     }
 
@@ -235,14 +226,15 @@ impl Assembly {
         }
     }
 
-    /// The first buffer of an upload grows by doubling, since most files are small; later ones are whole blocks.
+    /// The first buffer of an upload grows by doubling, since most files are small; later ones are whole blocks. Keeping
+    /// used buffers for later ones was tried: the allocator does that as well.
     fn grow(&mut self, more: usize) {
         let needed = self.fill.len() + more;
         if needed <= self.fill.capacity() {
             return;
         }
         if self.base > 0 && self.fill.is_empty() {
-            self.fill = self.spares.get(self.block_size);
+            self.fill = Vec::with_capacity(self.block_size);
         } else {
             let capacity = (self.fill.capacity() * 2).clamp(needed, self.block_size.max(needed));
             self.fill.reserve_exact(capacity - self.fill.len());

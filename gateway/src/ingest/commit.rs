@@ -157,7 +157,8 @@ impl Committer {
         if file.received() > self.inline_max() && record.state == UploadState::Receiving {
             let closing =
                 Upload { state: UploadState::Closing, updated_at: Timestamp::now(), ..record.clone() };
-            *record = self.write(closing, None, vec![], vec![], Durability::Visible).await?;
+            let entry = self.entry(Action::UploadClose, "CLOSE", &closing, record.state);
+            *record = self.write(closing, None, vec![entry], vec![], Durability::Visible).await?;
         }
         let finished = match file.bytes().finish().await {
             Ok(finished) => finished,

@@ -8,7 +8,7 @@ mod worker;
 #[cfg(test)]
 mod tests;
 
-use super::{assembly::Assembly, block::Spares, digest::RunningDigest, error::IngestError};
+use super::{assembly::Assembly, digest::RunningDigest, error::IngestError};
 use bytes::Bytes;
 pub use context::{UploadContext, UploadOptions};
 use dropgate_backends::{BlobStore, observe::Counter};
@@ -65,12 +65,11 @@ impl OpenUpload {
     }
 
     fn new(context: UploadContext, there: u64, tail: Vec<u8>, source: Option<Staged>) -> Self {
-        let spares = Spares::default();
         let block_size = context.store.block_size().max(context.options.inline_max + 1);
         // The budget may be used up just now; a few bytes that came from the record are then not counted.
         let permit = u32::try_from(tail.len()).ok().and_then(|bytes| context.budgets.try_small(bytes));
         let state = State {
-            assembly: Assembly::new(there, tail, block_size, context.options.window, spares.clone()),
+            assembly: Assembly::new(there, tail, block_size, context.options.window),
             ready: VecDeque::new(),
             memory: Memory::Small(permit),
             phase: Phase::Open,
@@ -85,7 +84,7 @@ impl OpenUpload {
             gap_since: None,
             has_worker: false,
         };
-        Self { shared: Arc::new(Shared::new(context, spares, state)) }
+        Self { shared: Arc::new(Shared::new(context, state)) }
     }
 
     /// Takes the payload of one WRITE. Waits only for memory that the storage frees, never for output.
@@ -298,7 +297,7 @@ impl OpenUpload {
             if !state.has_worker && state.source.is_none() {
                 // Small, and never staged. With nothing to wait for there is no point in a task.
                 state.phase = Phase::Closed;
-                let content = state.take_fill(&self.shared);
+                let content = state.take_fill();
                 drop(state);
                 return Ok(worker::finish_inline(&self.shared, content));
             }

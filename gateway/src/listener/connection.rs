@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dropgate_backends::observe::Gauge;
 use russh::server::{Handle, RunningSession};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -12,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::ListenerConfig;
 use super::limits::ConnectionPermit;
 use super::stream::{BeforeLogin, ClientStream};
-use crate::ssh::observer::{ConnectionInfo, SessionFact};
+use crate::ssh::observer::{ConnectionInfo, SessionFact, report};
 use crate::ssh::{ClientHandler, CloseReason, HandlerError, SessionControl, Shared};
 
 /// How often the slow timers (idle, blocked writes, drain) are looked at, at most.
@@ -49,7 +50,8 @@ impl Connection {
     /// Serves the connection to its end.
     pub(super) async fn run(self) {
         let Self { socket, control, config, russh, shared } = self;
-        shared.observer.record(SessionFact::Connected { id: control.id, peer: control.peer });
+        let _open = Gauge::SessionsOpen.enter();
+        report(&*shared.observer, SessionFact::Connected { id: control.id, peer: control.peer });
         // Without it, small replies wait for the client's delayed acknowledgements.
         if let Err(error) = socket.set_nodelay(true) {
             tracing::debug!(session = %control.id, %error, "TCP_NODELAY");
@@ -74,7 +76,7 @@ impl Connection {
             None => control.note(CloseReason::ShuttingDown),
         }
         control.release_permit();
-        shared.observer.record(SessionFact::Disconnected {
+        let ended = SessionFact::Disconnected {
             connection: ConnectionInfo {
                 id: control.id,
                 peer: control.peer,
@@ -87,7 +89,8 @@ impl Connection {
             received: control.received(),
             sent: control.sent(),
             refused_keys: control.refused_keys(),
-        });
+        };
+        report(&*shared.observer, ended);
     }
 }
 

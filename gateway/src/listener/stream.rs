@@ -6,7 +6,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::io::poll_read_buf;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::kexinit::Sniffer;
@@ -17,6 +19,8 @@ use crate::ssh::{CloseReason, SessionControl};
 const READ_BUFFER: usize = 64 * 1024;
 /// Read buffer before login, when nothing large may come.
 const READ_BUFFER_BEFORE_LOGIN: usize = 8 * 1024;
+/// After a read of at least this much, the buffer is kept over the wait for the next one.
+const READ_BUFFER_KEPT: usize = 8 * 1024;
 
 /// What a client may send before its login succeeded.
 #[derive(Clone, Copy, Debug)]
@@ -33,9 +37,8 @@ pub(crate) struct ClientStream<S> {
     socket: S,
     control: Arc<SessionControl>,
     limits: BeforeLogin,
-    buffer: Vec<u8>,
+    buffer: BytesMut,
     start: usize,
-    filled: usize,
     received: u64,
     exact_reads: u64,
     sniffed: Option<Box<Sniffed>>,
@@ -54,9 +57,8 @@ impl<S> ClientStream<S> {
         Self {
             socket,
             limits,
-            buffer: Vec::new(),
+            buffer: BytesMut::new(),
             start: 0,
-            filled: 0,
             received: 0,
             exact_reads: 0,
             sniffed: Some(Box::new(Sniffed { client: Sniffer::new(), server: Sniffer::new() })),
@@ -108,25 +110,28 @@ impl<S: AsyncRead + Unpin> ClientStream<S> {
         if self.killed_reading.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(killed()));
         }
+        let last = self.buffer.len();
+        self.start = 0;
+        self.buffer.clear();
         let size = if self.control.is_authenticated() { READ_BUFFER } else { READ_BUFFER_BEFORE_LOGIN };
-        if self.buffer.len() != size {
-            self.buffer = vec![0; size];
+        if self.buffer.capacity() < size {
+            self.buffer = BytesMut::with_capacity(size);
         }
-        let mut window = ReadBuf::new(&mut self.buffer);
-        match Pin::new(&mut self.socket).poll_read(cx, &mut window) {
+        match poll_read_buf(Pin::new(&mut self.socket), cx, &mut self.buffer) {
             Poll::Pending => {
-                // A waiting session keeps no buffer: most sessions of a gateway wait most of the time.
-                self.buffer = Vec::new();
+                // A session that waits after little traffic keeps no buffer: most sessions of a gateway wait most of
+                // the time. One in the middle of an upload keeps it.
+                if last < READ_BUFFER_KEPT {
+                    self.buffer = BytesMut::new();
+                }
                 Poll::Pending
             }
             Poll::Ready(Err(e)) => Poll::Ready(Err(e)),
-            Poll::Ready(Ok(())) => {
-                self.start = 0;
-                self.filled = window.filled().len();
-                self.received += self.filled as u64;
-                self.control.count_received(self.filled);
+            Poll::Ready(Ok(received)) => {
+                self.received += received as u64;
+                self.control.count_received(received);
                 if self.sniffed.is_some() {
-                    let seen = self.buffer.get(..self.filled).unwrap_or_default().to_vec();
+                    let seen = self.buffer.clone();
                     self.sniff(true, &seen);
                 }
                 Poll::Ready(Ok(()))
@@ -138,13 +143,13 @@ impl<S: AsyncRead + Unpin> ClientStream<S> {
 impl<S: AsyncRead + Unpin> AsyncRead for ClientStream<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.start == this.filled {
+        if this.start == this.buffer.len() {
             match this.poll_fill(cx) {
                 Poll::Ready(Ok(())) => {}
                 other => return other,
             }
         }
-        let available = this.buffer.get(this.start..this.filled).unwrap_or_default();
+        let available = this.buffer.get(this.start..).unwrap_or_default();
         let taken = available.len().min(out.remaining());
         out.put_slice(available.get(..taken).unwrap_or_default());
         this.start += taken;
@@ -165,8 +170,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
             Poll::Ready(Ok(n)) => {
                 this.control.write_went_through(*n);
                 if this.sniffed.is_some() {
-                    let seen = bytes.get(..*n).unwrap_or_default().to_vec();
-                    this.sniff(false, &seen);
+                    this.sniff(false, bytes.get(..*n).unwrap_or_default());
                 }
             }
             Poll::Ready(Err(_)) => {}

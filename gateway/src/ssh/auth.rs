@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dropgate_backends::CredentialStore;
+use dropgate_backends::observe::Counter;
 use dropgate_schemas::account::{Account, AccountName, Credentials, PublicKey as StoredKey};
 use dropgate_schemas::time::Timestamp;
 use russh::keys::ssh_key::{Algorithm, HashAlg, PublicKey};
@@ -161,14 +162,17 @@ impl Authenticator {
         let Ok(name) = user.parse::<AccountName>() else { return Ok(None) };
         let both = async { tokio::join!(self.accounts.account(&name), self.credentials.lookup(&name)) };
         let (account, credentials) = tokio::time::timeout(self.deadline, both).await.map_err(|_| {
+            Counter::ErrorsCredentials.one();
             tracing::warn!(account = %name, "no answer in time from the credential or state store at login");
             Unavailable
         })?;
         let account = account.map_err(|error| {
+            Counter::ErrorsState.one();
             tracing::warn!(account = %name, %error, "login can't be checked");
             Unavailable
         })?;
         let credentials = credentials.map_err(|error| {
+            Counter::ErrorsCredentials.one();
             tracing::warn!(account = %name, %error, "login can't be checked");
             Unavailable
         })?;

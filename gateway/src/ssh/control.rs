@@ -92,9 +92,11 @@ impl CloseReason {
         match self {
             // A revoked account is to be out within a second of the change, 500 ms of which may pass before we see it.
             Self::Revoked => Duration::from_millis(200),
-            Self::NotReading | Self::Unresponsive | Self::StorageStalled | Self::FloodBeforeLogin => {
-                Duration::from_secs(1)
-            }
+            Self::NotReading
+            | Self::Unresponsive
+            | Self::StorageStalled
+            | Self::FloodBeforeLogin
+            | Self::ShuttingDown => Duration::from_secs(1),
             Self::ClosedByClient
             | Self::Probe
             | Self::NoIdentification
@@ -104,7 +106,6 @@ impl CloseReason {
             | Self::Limit(_)
             | Self::LoginUnavailable
             | Self::Idle
-            | Self::ShuttingDown
             | Self::Lost(_) => Duration::from_secs(3),
         }
     }

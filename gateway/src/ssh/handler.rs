@@ -16,7 +16,7 @@ use super::attempts::{AttemptLimits, Attempts};
 use super::auth::{Authenticator, Login, Refusal, Verdict};
 use super::channel::{SftpChannel, TaskHome};
 use super::control::{CloseReason, Lifecycle, SessionControl};
-use super::observer::{ConnectionInfo, LoginMethod, SessionFact, SessionObserver};
+use super::observer::{ConnectionInfo, LoginMethod, SessionFact, SessionObserver, report};
 use super::watch::AccountWatch;
 use super::{EndReason, EngineContext, EngineFactory, Outbox, SessionInfo};
 
@@ -135,12 +135,9 @@ impl ClientHandler {
     }
 
     fn refused(&self, user: &str, method: LoginMethod, refusal: Refusal) {
-        self.shared.observer.record(SessionFact::LoginRefused {
-            connection: self.connection(),
-            user: user.chars().take(USER_NAME_MAX).collect(),
-            method,
-            refusal,
-        });
+        let user = user.chars().take(USER_NAME_MAX).collect();
+        let fact = SessionFact::LoginRefused { connection: self.connection(), user, method, refusal };
+        report(&*self.shared.observer, fact);
     }
 
     /// Closes the connection if this was the last try. The DISCONNECT follows the failure that russh sends first.
@@ -323,10 +320,9 @@ impl Handler for ClientHandler {
         });
         self.control.set_authenticated(account.name.clone());
         self.shared.watch.add(&account, &self.control);
-        self.shared.observer.record(SessionFact::LoginAccepted {
-            session: Arc::clone(&info),
-            account: Box::new(account.clone()),
-        });
+        let fact =
+            SessionFact::LoginAccepted { session: Arc::clone(&info), account: Box::new(account.clone()) };
+        report(&*self.shared.observer, fact);
         self.session = Some((info, account));
         Ok(())
     }

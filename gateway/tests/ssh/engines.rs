@@ -16,8 +16,6 @@ use tokio::sync::{Notify, Semaphore};
 pub(crate) enum Behaviour {
     /// Answers what it gets.
     Echo,
-    /// Answers what it gets after waiting, as if for a slow store.
-    SlowEcho(Duration),
     /// Waits in `feed` until the gate opens, as if for a store that is stuck.
     Gated,
     /// Answers each byte with this many.
@@ -100,10 +98,6 @@ impl ChannelEngine for Engine {
         self.shared.changed.notify_waiters();
         let fed = match self.shared.behaviour {
             Behaviour::Echo => self.outbox.push(bytes).map_err(|_| EngineClosed),
-            Behaviour::SlowEcho(pause) => {
-                tokio::time::sleep(pause).await;
-                self.outbox.push(bytes).map_err(|_| EngineClosed)
-            }
             Behaviour::Gated => {
                 self.shared.gate.acquire().await.unwrap().forget();
                 self.outbox.push(bytes).map_err(|_| EngineClosed)

@@ -11,7 +11,8 @@ use crate::server::Server;
 
 #[tokio::test]
 async fn sessions_of_changed_accounts_end_within_a_second() {
-    let changes: [(&str, fn(&mut dropgate_schemas::account::Account)); 3] = [
+    type Change = fn(&mut dropgate_schemas::account::Account);
+    let changes: [(&str, Change); 3] = [
         ("disabled", |account| account.enabled = false),
         ("removed", |account| account.removed = true),
         ("credential revoked", |account| account.revocation_epoch += 1),

@@ -16,6 +16,10 @@ mod limits;
 #[cfg(test)]
 mod openssh;
 #[cfg(test)]
+mod raw;
+#[cfg(test)]
 mod server;
+#[cfg(test)]
+mod states;
 #[cfg(test)]
 mod stores;

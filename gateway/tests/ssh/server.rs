@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
-use argon2::{Argon2, PasswordHasher as _};
+use argon2::{Argon2, Params, PasswordHasher as _, Version};
 use dropgate_gateway::listener::{Listener, ListenerConfig, ListenerDependencies};
 use dropgate_gateway::ssh::CloseReason;
 use dropgate_gateway::ssh::hostkey::{HostKey, HostKeyKind, HostKeys};
@@ -28,8 +28,12 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) const PASSWORD: &str = "correct horse";
 
 static HOST_KEY: LazyLock<HostKey> = LazyLock::new(|| HostKey::generate(HostKeyKind::Ed25519).unwrap());
-static PASSWORD_HASH: LazyLock<String> =
-    LazyLock::new(|| Argon2::default().hash_password(PASSWORD.as_bytes()).unwrap().to_string());
+// Cheaper than real ones: the cost is in the hash, and hundreds of logins are not about it.
+static PASSWORD_HASH: LazyLock<String> = LazyLock::new(|| {
+    let cheap = Params::new(64, 1, 1, None).unwrap();
+    let argon2 = Argon2::new(argon2::Algorithm::Argon2id, Version::V0x13, cheap);
+    argon2.hash_password(PASSWORD.as_bytes()).unwrap().to_string()
+});
 static RUSSH_KEY: LazyLock<PrivateKey> =
     LazyLock::new(|| PrivateKey::random(&mut rand::rng(), Algorithm::Ed25519).unwrap());
 

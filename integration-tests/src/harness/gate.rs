@@ -15,7 +15,7 @@ use std::{
     fs::OpenOptions,
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{ExitStatus, Stdio},
+    process::{Command, ExitStatus, Stdio},
     time::Duration,
 };
 
@@ -60,6 +60,8 @@ pub struct Setup {
     pub accounts: Vec<String>,
     /// More environment.
     pub env: Vec<(String, String)>,
+    /// What the program is started through, such as `taskset -c 0`; it must end in exec.
+    pub wrapper: Vec<String>,
 }
 
 impl Default for Setup {
@@ -70,6 +72,7 @@ impl Default for Setup {
             config: String::new(),
             accounts: vec!["acme".to_owned()],
             env: Vec::new(),
+            wrapper: Vec::new(),
         }
     }
 }
@@ -195,6 +198,19 @@ impl Gate {
         Ok(())
     }
 
+    /// Starts it and kills it before it can be ready, or just then.
+    ///
+    /// # Errors
+    /// If it can't be started or killed.
+    pub async fn launch_and_kill_after(&mut self, moment: Duration) -> Result<()> {
+        let mut started = Vec::new();
+        for (command, _) in self.setup.roles.commands() {
+            started.push(self.spawn(command)?);
+        }
+        tokio::time::sleep(moment).await;
+        started.iter_mut().try_for_each(Process::kill)
+    }
+
     fn spawn(&self, role: &str) -> Result<Process> {
         let mut args = vec![role];
         if matches!(role, "run" | "gateway") {
@@ -204,7 +220,7 @@ impl Gate {
             args.extend(["--ops-listen", "127.0.0.1:0"]);
         }
         let log = OpenOptions::new().create(true).append(true).open(self.log(role))?;
-        let mut command = self.cli.command(&args)?;
+        let mut command = wrap(&self.setup.wrapper, self.cli.command(&args)?);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         if std::env::var_os("RUST_LOG").is_none() {
             command.env("RUST_LOG", "info");
@@ -542,4 +558,19 @@ fn address_of(ready: &Value, role: &str) -> Result<Option<SocketAddr>> {
         Some(text) => Ok(Some(text.parse().with_context(|| format!("{role} in ready.json: {text}"))?)),
         None => Ok(None),
     }
+}
+
+/// `command`, started through `wrapper`.
+#[must_use]
+pub fn wrap(wrapper: &[String], command: Command) -> Command {
+    let Some((program, arguments)) = wrapper.split_first() else { return command };
+    let mut wrapped = Command::new(program);
+    wrapped.args(arguments).arg(command.get_program()).args(command.get_args());
+    for (key, value) in command.get_envs() {
+        match value {
+            Some(value) => wrapped.env(key, value),
+            None => wrapped.env_remove(key),
+        };
+    }
+    wrapped
 }

@@ -2,7 +2,7 @@
 
 use super::{
     cli::{Outcome, finish},
-    gate::{Gate, password},
+    gate::{Gate, password, wrap},
     scratch::{Medium, Scratch},
     sshd::{HostKeys, Sshd},
 };
@@ -26,6 +26,8 @@ pub struct OpenSsh {
     login: Login,
     /// More arguments for `sftp` and `scp`, such as `-B 262144`.
     pub more: Vec<String>,
+    /// What they are started through, such as `taskset -c 1`.
+    pub wrapper: Vec<String>,
 }
 
 enum Login {
@@ -76,7 +78,7 @@ impl OpenSsh {
             std::fs::write(&ask, format!("#!/bin/sh\nexec cat '{}'\n", scratch.join("secret").display()))?;
             std::fs::set_permissions(&ask, std::fs::Permissions::from_mode(0o700))?;
         }
-        Ok(Self { scratch, server, user: user.to_owned(), login, more: Vec::new() })
+        Ok(Self { scratch, server, user: user.to_owned(), login, more: Vec::new(), wrapper: Vec::new() })
     }
 
     /// A file next to its own files, for what is uploaded.
@@ -125,7 +127,7 @@ impl OpenSsh {
             command.args(["-o", "BatchMode=no"]);
         }
         command.arg("-b").arg(&batch).arg(format!("{}@{}", self.user, self.server.ip()));
-        finish(command, b"", LIMIT).await
+        finish(wrap(&self.wrapper, command), b"", LIMIT).await
     }
 
     /// [`Self::try_sftp`] that must succeed.
@@ -145,7 +147,7 @@ impl OpenSsh {
     pub async fn try_scp(&self, options: &[&str], local: &Path, remote: &str) -> Result<Outcome> {
         let mut command = self.command("scp");
         command.args(options).arg(local).arg(format!("{}@{}:{remote}", self.user, self.server.ip()));
-        finish(command, b"", LIMIT).await
+        finish(wrap(&self.wrapper, command), b"", LIMIT).await
     }
 
     /// [`Self::try_scp`] that must succeed.

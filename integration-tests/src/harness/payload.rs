@@ -1,6 +1,7 @@
 //! Content of test files: reproducible from a seed, incompressible, unlike in every block.
 
 use anyhow::Result;
+use rand::{RngExt as _, SeedableRng as _, rngs::Xoshiro256PlusPlus};
 use sha2::{Digest as _, Sha256};
 use std::{
     fs::File,
@@ -11,17 +12,8 @@ use std::{
 /// Bytes that follow from a seed.
 #[must_use]
 pub fn bytes(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed ^ 0x9e37_79b9_7f4a_7c15;
-    let mut out = Vec::with_capacity(length + 8);
-    while out.len() < length {
-        // splitmix64
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        out.extend_from_slice(&(z ^ (z >> 31)).to_le_bytes());
-    }
-    out.truncate(length);
+    let mut out = vec![0; length];
+    Xoshiro256PlusPlus::seed_from_u64(seed).fill(&mut out[..]);
     out
 }
 

@@ -1,6 +1,11 @@
 //! A real OpenSSH server of our own, and keys made by the real `ssh-keygen`.
 
-use super::{process::Process, scratch::Scratch, until::until_true};
+use super::{
+    gate::wrap,
+    process::Process,
+    scratch::{Medium, Scratch},
+    until::until_true,
+};
 use anyhow::{Context as _, Result, bail, ensure};
 use std::{
     fmt::Write as _,
@@ -37,7 +42,7 @@ impl HostKeys {
     }
 
     fn make() -> Result<(Scratch, Self)> {
-        let dir = Scratch::new(super::Medium::Memory)?;
+        let dir = Scratch::new(Medium::Memory)?;
         let keys = Self { ed25519: dir.join("host_ed25519"), rsa: dir.join("host_rsa") };
         keygen(&["-t", "ed25519"], &keys.ed25519)?;
         keygen(&["-t", "rsa", "-b", "3072"], &keys.rsa)?;
@@ -114,14 +119,26 @@ impl Sshd {
     /// # Errors
     /// If OpenSSH's server is not installed or does not start.
     pub async fn start(subsystem: &Subsystem, options: &str) -> Result<Self> {
-        let scratch = Scratch::new(super::Medium::Memory)?;
-        let address = free_address()?;
-        Self::start_in(scratch, address, subsystem, options).await
+        Self::start_on(Medium::Memory, &[], subsystem, options).await
+    }
+
+    /// [`Self::start`] with its directories on `medium`, through a `wrapper` such as `taskset -c 0`.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_on(
+        medium: Medium,
+        wrapper: &[String],
+        subsystem: &Subsystem,
+        options: &str,
+    ) -> Result<Self> {
+        Self::start_in(Scratch::new(medium)?, free_address()?, wrapper, subsystem, options).await
     }
 
     async fn start_in(
         scratch: Scratch,
         address: SocketAddr,
+        wrapper: &[String],
         subsystem: &Subsystem,
         options: &str,
     ) -> Result<Self> {
@@ -162,13 +179,10 @@ impl Sshd {
             let _ = std::fs::create_dir_all("/run/sshd");
         }
         let log = File::create(scratch.join("sshd.log"))?;
-        let child = Command::new(program)
-            .args(["-D", "-e", "-f"])
-            .arg(&config)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()?;
+        let mut command = Command::new(program);
+        command.args(["-D", "-e", "-f"]).arg(&config);
+        let child =
+            wrap(wrapper, command).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
         let user =
             std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "root".to_owned());
         let sshd = Self { process: Process::new(child), scratch, address, key, user };
@@ -201,7 +215,7 @@ impl Sshd {
     pub async fn again(self, subsystem: &Subsystem, options: &str) -> Result<Self> {
         let Self { scratch, address, process, .. } = self;
         drop(process);
-        Self::start_in(scratch, address, subsystem, options).await
+        Self::start_in(scratch, address, &[], subsystem, options).await
     }
 
     /// A directory in its scratch space, made if missing.

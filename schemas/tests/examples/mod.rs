@@ -1,21 +1,23 @@
 //! One example of every event, with fixed ids and times.
 
 use dropgate_schemas::{
-    content::ContentType,
-    delivery::{Delivery, DeliveryReceipt, DeliveryState, DestinationKind, VerifiedBy},
+    delivery::Delivery,
     digest::Sha256,
     event::{
         AttemptFailed, Delivered, DestinationOutcome, DestinationRef, Event, EventBody, Failed, Other,
         Received, Succeeded,
     },
-    id::{BlobId, DeliveryId, EventId, ReceiptId, SessionId, UploadId},
+    id::{DeliveryId, EventId, UploadId},
     path::VirtualPath,
     reason::{Reason, ReasonCode},
     time::Timestamp,
-    upload::{Attributes, BlobRef, ClientInfo, Grade, Upload, UploadState},
+    upload::Upload,
 };
+use serde_json::json;
+use std::time::Duration;
 use uuid::Uuid;
 
+const KEY: &str = "acme/acme-prod/orders/2026-03.edi";
 const NOON: Timestamp = Timestamp::from_millis(1_772_366_400_120);
 
 /// A UUID of version 7, made a second after noon, told apart by `n`.
@@ -27,93 +29,72 @@ fn path(text: &str) -> VirtualPath {
     VirtualPath::parse(text.as_bytes()).unwrap()
 }
 
-fn delivery(upload: UploadId, name: &str, kind: DestinationKind) -> Delivery {
-    Delivery {
-        delivery_id: DeliveryId::derive(upload, name, 1),
-        destination: name.parse().unwrap(),
-        kind,
-        key: "acme/acme-prod/orders/2026-03.edi".into(),
-        generation: 1,
-        state: DeliveryState::Pending,
-        epoch: 1,
-        owner: None,
-        attempts: 1,
-        permanent_failures: 0,
-        crashes: 0,
-        first_attempt_at: Some(NOON),
-        next_attempt_at: None,
-        reason: None,
-        finalizing: None,
-        receipt: None,
-    }
-}
-
+/// As it is stored, so that a record may get new fields without a change here.
 fn upload() -> Upload {
     let id = UploadId::from_uuid(uuid(1));
     let sha256 = Sha256::of(b"UNA:+.? 'UNB+UNOC:3'");
-    let mut done = delivery(id, "archive", DestinationKind::Directory);
-    done.state = DeliveryState::Delivered;
-    done.receipt = Some(DeliveryReceipt {
-        receipt_id: ReceiptId::from_uuid(uuid(2)),
-        uri: "file:///srv/archive/acme/acme-prod/orders/2026-03.edi".into(),
-        container: None,
-        version_tag: None,
-        size: 20,
-        sha256,
-        verified_by: VerifiedBy::Sha256Readback,
-        delivered_at: NOON.plus(std::time::Duration::from_millis(85)),
-    });
-    let mut down = delivery(id, "warehouse", DestinationKind::Sftp);
-    down.state = DeliveryState::RetryWait;
-    down.attempts = 3;
-    down.reason =
-        Some(Reason::new(ReasonCode::DestDown, "sftp.warehouse.example:22 did not answer within 10 s"));
-    down.next_attempt_at = Some(NOON.plus(std::time::Duration::from_secs(17)));
-    Upload {
-        upload_id: id,
-        account: "acme-prod".parse().unwrap(),
-        partner: "acme".parse().unwrap(),
-        path: path("/upload/orders/2026-03.edi"),
-        opened_as: path("/upload/orders/2026-03.edi.filepart"),
-        version: 2,
-        state: UploadState::Committed,
-        revision: 7,
-        epoch: 1,
-        owner: None,
-        client: ClientInfo {
-            session: SessionId::from_uuid(uuid(3)),
-            source: "192.0.2.7:50122".into(),
-            software: "SSH-2.0-WinSCP_release_6.3.5".into(),
-            credential: "password".into(),
+    serde_json::from_value(json!({
+        "upload_id": id,
+        "account": "acme-prod",
+        "partner": "acme",
+        "path": "/upload/orders/2026-03.edi",
+        "opened_as": "/upload/orders/2026-03.edi.filepart",
+        "version": 2,
+        "state": "committed",
+        "revision": 7,
+        "epoch": 1,
+        "client": {
+            "session": uuid(3),
+            "source": "192.0.2.7:50122",
+            "software": "SSH-2.0-WinSCP_release_6.3.5",
+            "credential": "password",
         },
-        opened_at: NOON,
-        updated_at: NOON,
-        received_at: Some(NOON),
-        settled_at: None,
-        deleted_at: None,
-        attributes: Attributes::default(),
-        declared_size: Some(20),
-        staged: None,
-        blob: Some(BlobRef::Stored { blob: BlobId::from_uuid(uuid(4)) }),
-        size: Some(20),
-        sha256: Some(sha256),
-        content_type: Some(ContentType {
-            mime: "application/edifact".into(),
-            label: "edifact".into(),
-            found_by: "rule:edifact".into(),
-            score_permille: None,
-        }),
-        evidence: Some(Grade::RenamedFromTemp),
-        receipt_id: Some(ReceiptId::from_uuid(uuid(5))),
-        answered: true,
-        reason: None,
-        supersede_intent: None,
-        supersedes: Some(UploadId::from_uuid(uuid(6))),
-        superseded_by: None,
-        retry_of: None,
-        generation: 1,
-        deliveries: vec![done, down],
-    }
+        "opened_at": NOON,
+        "updated_at": NOON,
+        "received_at": NOON,
+        "declared_size": 20,
+        "blob": {"kind": "stored", "blob": uuid(4)},
+        "size": 20,
+        "sha256": sha256,
+        "content_type": {"mime": "application/edifact", "label": "edifact", "found_by": "rule:edifact"},
+        "evidence": "renamed-from-temp",
+        "receipt_id": uuid(5),
+        "supersedes": uuid(6),
+        "generation": 1,
+        "deliveries": [
+            {
+                "delivery_id": DeliveryId::derive(id, "archive", 1),
+                "destination": "archive",
+                "kind": "directory",
+                "key": KEY,
+                "generation": 1,
+                "state": "delivered",
+                "epoch": 1,
+                "attempts": 1,
+                "receipt": {
+                    "receipt_id": uuid(2),
+                    "uri": format!("file:///srv/archive/{KEY}"),
+                    "size": 20,
+                    "sha256": sha256,
+                    "verified_by": "sha256-readback",
+                    "delivered_at": NOON.plus(Duration::from_millis(85)),
+                },
+            },
+            {
+                "delivery_id": DeliveryId::derive(id, "warehouse", 1),
+                "destination": "warehouse",
+                "kind": "sftp",
+                "key": KEY,
+                "generation": 1,
+                "state": "retry_wait",
+                "epoch": 3,
+                "attempts": 3,
+                "reason": Reason::new(ReasonCode::DestDown, "sftp.warehouse.example:22 did not answer within 10 s"),
+                "next_attempt_at": NOON.plus(Duration::from_secs(17)),
+            },
+        ],
+    }))
+    .unwrap()
 }
 
 /// One event of every type, all about the same upload.

@@ -4,11 +4,19 @@ use dropgate_schemas::{
     account::{Account, AccountName, PartnerName},
     audit::{Action, Actor, AuditEntry, AuditResult},
     change::{Change, Durability, Subject},
+    content::ContentType,
+    delivery::{Delivery, DeliveryState, DestinationKind, OnCollision},
+    digest::{Base64, Sha256},
     directory::Directory,
-    id::{SessionId, UploadId},
+    event::{Event, EventBody, Other},
+    id::{BlobId, DeliveryId, InstanceId, ReceiptId, SessionId, UploadId},
     path::VirtualPath,
+    reason::{Reason, ReasonCode},
     time::Timestamp,
-    upload::{Attributes, ClientInfo, Upload, UploadState},
+    upload::{
+        Attributes, BlobRef, ClientInfo, Grade, Staged, StagedBlob, StagedBlock, SupersedeIntent, Upload,
+        UploadState,
+    },
 };
 
 /// A path.
@@ -89,15 +97,102 @@ pub fn entry(upload: &Upload) -> AuditEntry {
     }
 }
 
-/// The visible change that writes `upload` as it is, with one audit entry and nothing in the outbox.
+/// The change that writes `upload` as it is, with one audit entry and nothing in the outbox.
 #[must_use]
-pub fn created(upload: &Upload) -> Change {
+pub fn change(upload: &Upload, durability: Durability) -> Change {
     Change {
         subject: Subject::Upload { upload: Box::new(upload.clone()), inline: None },
         audit: vec![entry(upload)],
         outbox: Vec::new(),
-        durability: Durability::Visible,
+        durability,
     }
+}
+
+/// The same, visible but not durable.
+#[must_use]
+pub fn created(upload: &Upload) -> Change {
+    change(upload, Durability::Visible)
+}
+
+/// An upload with something in every field.
+#[must_use]
+pub fn full_upload(of: &str, name: &str, version: u32) -> Upload {
+    let now = Timestamp::now();
+    let blob = BlobId::new();
+    let mut upload = Upload {
+        owner: Some(InstanceId::new()),
+        received_at: Some(now),
+        settled_at: Some(now),
+        deleted_at: Some(now),
+        attributes: Attributes {
+            permissions: Some(0o644),
+            uid: Some(u32::MAX),
+            gid: Some(0),
+            atime: Some(1),
+            mtime: Some(u32::MAX),
+        },
+        declared_size: Some(u64::MAX),
+        staged: Some(Staged {
+            length: 4_096,
+            sha256_state: Base64(vec![0, 1, 254, 255]),
+            head: Base64(b"UNA:+.? 'UNB+".to_vec()),
+            blob: Some(StagedBlob { blob, blocks: vec![StagedBlock { epoch: 2, seq: 1, length: 4_096 }] }),
+        }),
+        blob: Some(BlobRef::Stored { blob }),
+        size: Some(u64::MAX),
+        sha256: Some(Sha256::of(b"x")),
+        content_type: Some(ContentType {
+            mime: "application/edifact".to_owned(),
+            label: "edifact".to_owned(),
+            found_by: "rule:edifact".to_owned(),
+            score_permille: Some(1_000),
+        }),
+        evidence: Some(Grade::RenamedFromTemp),
+        receipt_id: Some(ReceiptId::new()),
+        answered: true,
+        reason: Some(Reason::new(ReasonCode::DestDown, "\u{fc}nreachable \"for\" 24 h")),
+        supersede_intent: Some(SupersedeIntent { target: path("/upload/target"), at: now }),
+        supersedes: Some(UploadId::new()),
+        superseded_by: Some(UploadId::new()),
+        retry_of: Some(UploadId::new()),
+        generation: 3,
+        ..upload(of, name, version)
+    };
+    upload.deliveries = vec![
+        delivery(&upload, "archive", DeliveryState::Delivered),
+        delivery(&upload, "erp", DeliveryState::Claimed),
+    ];
+    upload
+}
+
+/// A delivery of an upload.
+#[must_use]
+pub fn delivery(upload: &Upload, destination: &str, state: DeliveryState) -> Delivery {
+    Delivery {
+        delivery_id: DeliveryId::derive(upload.upload_id, destination, upload.generation),
+        destination: destination.parse().unwrap(),
+        kind: DestinationKind::Directory,
+        key: upload.path.below().to_owned(),
+        on_collision: OnCollision::Fail,
+        generation: upload.generation,
+        state,
+        epoch: 1,
+        owner: None,
+        attempts: 1,
+        permanent_failures: 0,
+        crashes: 0,
+        first_attempt_at: None,
+        next_attempt_at: None,
+        reason: None,
+        finalizing: None,
+        receipt: None,
+    }
+}
+
+/// An event about an upload.
+#[must_use]
+pub fn event(upload: &Upload) -> Event {
+    Event::about(upload, EventBody::UploadAborted(Other::about(upload)))
 }
 
 /// A directory that shows in every area.

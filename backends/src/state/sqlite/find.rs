@@ -21,15 +21,16 @@ const ALL_ACCOUNTS: &str = "WITH RECURSIVE every(account) AS (
 /// One upload.
 pub(super) fn one(db: &Connection, id: UploadId) -> Outcome<Option<Upload>> {
     let mut statement = db.prepare_cached("SELECT doc, answered FROM uploads WHERE upload_id = ?1")?;
-    Ok(statement.query_row([bytes(id)], |row| Ok(read(row))).optional()?.transpose()?)
+    statement.query_row([bytes(id)], |row| Ok(read(row))).optional()?.transpose()
 }
 
 /// The record, and the mark that is kept beside it.
-fn read(row: &Row<'_>) -> Result<Upload, StateError> {
-    let doc = row.get_ref(0).map_err(|e| StateError::Corrupt(e.to_string()))?;
-    let doc = doc.as_bytes().map_err(|e| StateError::Corrupt(e.to_string()))?;
-    serde_json::from_slice(doc)
-        .map_err(|e| StateError::Corrupt(format!("the record of an upload can't be read: {e}")))
+fn read(row: &Row<'_>) -> Outcome<Upload> {
+    let doc = row.get_ref(0)?.as_bytes().map_err(|e| StateError::Corrupt(e.to_string()))?;
+    let mut upload: Upload = serde_json::from_slice(doc)
+        .map_err(|e| StateError::Corrupt(format!("the record of an upload can't be read: {e}")))?;
+    upload.answered |= row.get::<_, bool>(1)?;
+    Ok(upload)
 }
 
 /// A query, as SQL.

@@ -3,7 +3,7 @@
 use super::{Finished, Parked, UploadContext};
 use crate::ingest::{
     assembly::Assembly,
-    block::{Block, Hold, Spares},
+    block::{Block, Hold},
     budget::Share,
     error::IngestError,
 };
@@ -22,7 +22,6 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) context: UploadContext,
-    pub(super) spares: Spares,
     state: Mutex<State>,
     /// Wakes the worker.
     pub(super) wake: Notify,
@@ -93,13 +92,12 @@ pub(super) enum Phase {
 }
 
 impl Shared {
-    pub(super) fn new(context: UploadContext, spares: Spares, state: State) -> Self {
+    pub(super) fn new(context: UploadContext, state: State) -> Self {
         let durable = state.source.as_ref().map_or(0, |staged| staged.length);
         let progress = watch::Sender::new(state.source.clone());
         let reached = watch::Sender::new(Reached { generation: 0, durable, cut_to: u64::MAX, ended: false });
         Self {
             context,
-            spares,
             state: Mutex::new(state),
             wake: Notify::new(),
             progress,
@@ -145,7 +143,6 @@ impl Shared {
         state.phase = Phase::Closed;
         state.free();
         drop(state);
-        self.spares.clear();
         self.stop.cancel();
     }
 }
@@ -174,10 +171,7 @@ impl State {
         let work = placed.restarted || !placed.full.is_empty();
         for data in placed.full {
             let share = self.memory.split(data.len());
-            self.ready.push_back(Block {
-                data,
-                hold: Hold::Share { _share: share, spares: shared.spares.clone() },
-            });
+            self.ready.push_back(Block { data, _hold: Hold::Share { _share: share } });
         }
         // Bytes that took the place of others need no memory of their own.
         self.memory.shrink_to(self.assembly.held());
@@ -214,15 +208,13 @@ impl State {
     }
 
     /// Takes what has collected since the last full block.
-    pub(super) fn take_fill(&mut self, shared: &Shared) -> Block {
+    pub(super) fn take_fill(&mut self) -> Block {
         let data = self.assembly.take_fill();
         let hold = match &mut self.memory {
             Memory::Small(permit) => Hold::Small { _permit: permit.take() },
-            Memory::Blocks(_) => {
-                Hold::Share { _share: self.memory.split(data.len()), spares: shared.spares.clone() }
-            }
+            Memory::Blocks(_) => Hold::Share { _share: self.memory.split(data.len()) },
         };
-        Block { data, hold }
+        Block { data, _hold: hold }
     }
 
     /// All blobs that this upload made or had, for deletion.
@@ -284,6 +276,5 @@ impl Drop for Ends {
         state.phase = Phase::Closed;
         state.free();
         drop(state);
-        self.0.spares.clear();
     }
 }

@@ -143,7 +143,7 @@ impl Worker {
         };
         let nothing_staged = state.source.is_none() && self.digest.length() == 0 && state.sync_wanted == 0;
         if finishing && nothing_staged && state.assembly.filled() <= self.shared.context.options.inline_max {
-            let content = state.take_fill(&self.shared);
+            let content = state.take_fill();
             return match std::mem::replace(&mut state.phase, Phase::Closed) {
                 Phase::Finishing(answer) => Step::Finish(answer, Some(content)),
                 Phase::Open | Phase::Parking(_) | Phase::Closed => Step::End,
@@ -151,7 +151,7 @@ impl Worker {
         }
         let wanted = pressed || finishing || parking || state.sync_wanted > self.digest.length();
         if wanted && state.assembly.filled() > 0 {
-            return Step::Stage(state.take_fill(&self.shared));
+            return Step::Stage(state.take_fill());
         }
         if !finishing && (state.sync_wanted > self.synced || (parking && self.is_dirty())) {
             return Step::Sync;

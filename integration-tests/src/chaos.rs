@@ -1,0 +1,158 @@
+//! The chaos runner: uploaders that never rest, a server that is killed with `kill -9` at random moments, also while it
+//! starts, and the invariant checker afterwards. What is random follows from a seed; the moments of the kernel do not.
+
+mod uploader;
+
+use crate::{
+    checker::{Evidence, Ledger, verify},
+    harness::{Gate, Setup},
+};
+use anyhow::{Context as _, Result, ensure};
+use rand::{RngExt as _, SeedableRng as _, rngs::Xoshiro256PlusPlus};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::sync::watch;
+
+/// What is to be done.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Where all that is random comes from.
+    pub seed: u64,
+    /// How many times the server is killed.
+    pub kills: usize,
+    /// How many clients upload at the same time.
+    pub uploaders: usize,
+    /// The kills stop here, however many there were, and the run fails.
+    pub limit: Duration,
+    /// What is started.
+    pub setup: Setup,
+}
+
+impl Plan {
+    /// From the environment: `DROPGATE_CHAOS_SEED`, `DROPGATE_CHAOS_KILLS`, `DROPGATE_CHAOS_MINUTES`; else a seed of the
+    /// clock, 50 kills, 5 minutes.
+    ///
+    /// # Errors
+    /// If one of them is no number.
+    pub fn from_environment() -> Result<Self> {
+        let number = |name: &str, default: u64| match std::env::var(name) {
+            Ok(text) => text.parse().with_context(|| format!("{name}={text} is no number")),
+            Err(_) => Ok(default),
+        };
+        let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
+        Ok(Self {
+            seed: number("DROPGATE_CHAOS_SEED", u64::from(clock.subsec_nanos()))?,
+            kills: usize::try_from(number("DROPGATE_CHAOS_KILLS", 50)?)?,
+            uploaders: 8,
+            limit: Duration::from_secs(60 * number("DROPGATE_CHAOS_MINUTES", 5)?),
+            setup: Setup::default().accounts(&ACCOUNTS).on_disk(),
+        })
+    }
+}
+
+/// The accounts that upload, two clients each.
+pub const ACCOUNTS: [&str; 4] = ["alder", "birch", "cedar", "dogwood"];
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Report {
+    /// Kills, those during a start included.
+    pub kills: usize,
+    /// Kills during a start.
+    pub early_kills: usize,
+    /// Uploads that were begun.
+    pub begun: usize,
+    /// Uploads that were acknowledged.
+    pub acknowledged: usize,
+    /// Refusals that clients got, with their texts counted.
+    pub refusals: Vec<(String, usize)>,
+    /// What was seen at the end.
+    pub evidence: Evidence,
+    /// How long the kills took.
+    pub took: Duration,
+}
+
+/// What uploaders share.
+struct Shared {
+    ledger: Ledger,
+    server: watch::Receiver<Option<SocketAddr>>,
+    stop: AtomicBool,
+    attempts: AtomicUsize,
+    refusals: std::sync::Mutex<std::collections::BTreeMap<String, usize>>,
+}
+
+/// Runs a plan to its end, the checker included.
+///
+/// # Errors
+/// If the checker finds something, or the server does not come up again, or nothing was uploaded.
+pub async fn run(plan: &Plan) -> Result<Report> {
+    println!("chaos: DROPGATE_CHAOS_SEED={} DROPGATE_CHAOS_KILLS={}", plan.seed, plan.kills);
+    let mut dice = Xoshiro256PlusPlus::seed_from_u64(plan.seed);
+    let mut gate = Gate::start(plan.setup.clone()).await?;
+    let (address, server) = watch::channel(Some(gate.sftp()?));
+    let shared = Arc::new(Shared {
+        ledger: Ledger::create(&gate.path("ledger.ndjson"))?,
+        server,
+        stop: AtomicBool::new(false),
+        attempts: AtomicUsize::new(0),
+        refusals: std::sync::Mutex::default(),
+    });
+    let mut uploaders = tokio::task::JoinSet::new();
+    for number in 0..plan.uploaders {
+        let account = ACCOUNTS.get(number % ACCOUNTS.len()).copied().unwrap_or("alder");
+        let seed = plan.seed.wrapping_mul(31).wrapping_add(number as u64);
+        let uploader = uploader::Uploader::new(Arc::clone(&shared), gate.login(account), number, seed);
+        uploaders.spawn(uploader.run());
+    }
+
+    let begun = Instant::now();
+    let mut early = 0;
+    for kill in 0..plan.kills {
+        ensure!(begun.elapsed() < plan.limit, "only {kill} of {} kills in {:?}", plan.kills, plan.limit);
+        // The random moment is the subject here, not a wait for something.
+        tokio::time::sleep(Duration::from_millis(dice.random_range(20..700))).await;
+        address.send_replace(None);
+        gate.kill()?;
+        if dice.random_bool(0.15) {
+            early += 1;
+            let moment = Duration::from_millis(dice.random_range(0..150));
+            gate.launch_and_kill_after(moment).await?;
+        }
+        gate.launch().await.with_context(|| format!("start after kill {}", kill + 1))?;
+        address.send_replace(Some(gate.sftp()?));
+    }
+    let took = begun.elapsed();
+
+    // What was cut off last gets its chance to be sent again.
+    let acknowledged = || shared.ledger.lines().iter().filter(|l| l.acknowledged).count();
+    let before = acknowledged();
+    crate::harness::until::until_true(Duration::from_secs(60), "uploads after the last kill", || async {
+        Ok(acknowledged() >= before + plan.uploaders)
+    })
+    .await?;
+    shared.stop.store(true, Ordering::SeqCst);
+    while let Some(ended) = uploaders.join_next().await {
+        ended??;
+    }
+    let evidence =
+        verify(&gate, &shared.ledger).await.with_context(|| format!("chaos seed {}", plan.seed))?;
+    gate.finish().await?;
+
+    let lines = shared.ledger.lines();
+    let refusals = shared.refusals.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    Ok(Report {
+        kills: plan.kills + early,
+        early_kills: early,
+        begun: lines.len(),
+        acknowledged: lines.iter().filter(|l| l.acknowledged).count(),
+        refusals: refusals.iter().map(|(text, count)| (text.clone(), *count)).collect(),
+        evidence,
+        took,
+    })
+}

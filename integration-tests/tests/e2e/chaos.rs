@@ -1,0 +1,28 @@
+//! `kill -9` in a loop under load, then the invariant checker.
+
+use anyhow::{Result, ensure};
+use dropgate_integration_tests::chaos::{Plan, run};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_acknowledged_is_lost_over_fifty_kills() -> Result<()> {
+    let plan = Plan::from_environment()?;
+    let report = run(&plan).await?;
+    println!(
+        "chaos: {} kills ({} during a start) in {:.0} s; {} uploads begun, {} acknowledged, {} versions; refusals: {:?}",
+        report.kills,
+        report.early_kills,
+        report.took.as_secs_f64(),
+        report.begun,
+        report.acknowledged,
+        report.evidence.versions.len(),
+        report.refusals
+    );
+    ensure!(report.kills >= plan.kills, "{} kills", report.kills);
+    ensure!(
+        report.acknowledged >= 2 * plan.kills,
+        "only {} acknowledged uploads: that proves little",
+        report.acknowledged
+    );
+    ensure!(report.begun > report.acknowledged, "no upload was cut off: that proves little");
+    Ok(())
+}
