@@ -303,6 +303,12 @@ impl OpenFile {
             && (self.gone.load(Ordering::Relaxed) || lock(&self.last_write).elapsed() >= IDLE_TAKE_OVER)
     }
 
+    /// Whether it still takes bytes.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        *lock(&self.phase) == Phase::Open
+    }
+
     /// Whether CLOSE came and is not answered yet.
     #[must_use]
     pub fn is_closing(&self) -> bool {

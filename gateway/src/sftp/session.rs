@@ -6,6 +6,8 @@ use super::{
     handles::{Full, Handle, Handles},
     lanes::{Lane, Lanes, Ticket},
     reply::Reply,
+    request::Body,
+    requests::{Answer, Plan},
     status::Status,
 };
 use crate::{
@@ -16,6 +18,7 @@ use crate::{
 };
 use dropgate_backends::observe::Counter;
 use dropgate_schemas::audit::{Action, AuditEntry, AuditResult};
+use futures::future::BoxFuture;
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -105,21 +108,28 @@ impl Session {
         self.sink.push(packet).map_err(|e| ProtocolEnd(e.to_string()))
     }
 
-    pub(super) fn answer(&self, id: u32, reply: &Reply) -> Result<(), ProtocolEnd> {
+    /// Answers a request: at once, or when its turn has come.
+    pub(super) async fn dispatch(self: &Arc<Self>, id: u32, body: Body<'_>) -> Result<(), ProtocolEnd> {
+        let request = body.name();
+        match self.plan(body) {
+            Plan::Now(answer) => self.answer(id, request, answer),
+            Plan::Later { lanes, work } => self.spawn(id, request, lanes, work).await,
+        }
+    }
+
+    fn answer(&self, id: u32, request: &'static str, answer: Answer) -> Result<(), ProtocolEnd> {
+        let reply = answer.unwrap_or_else(|refused| Reply::Status(self.refuse(request, &refused)));
         self.send(&reply.encode(id))
     }
 
     /// Runs a request beside the others, in its place on its lanes, and answers it.
-    pub(super) async fn spawn<F>(
+    async fn spawn(
         self: &Arc<Self>,
         id: u32,
         request: &'static str,
         lanes: Vec<Lane>,
-        work: F,
-    ) -> Result<(), ProtocolEnd>
-    where
-        F: Future<Output = Result<Reply, Refused>> + Send + 'static,
-    {
+        work: BoxFuture<'static, Answer>,
+    ) -> Result<(), ProtocolEnd> {
         let place = tokio::time::timeout(PLACE_LIMIT, Arc::clone(&self.places).acquire_owned()).await;
         let Ok(Ok(place)) = place else {
             return Err(self.protocol_error("too many requests wait for an answer".to_owned()));
@@ -128,12 +138,8 @@ impl Session {
         let session = Arc::clone(self);
         self.tasks.spawn(async move {
             ticket.wait().await;
-            let reply = match work.await {
-                Ok(reply) => reply,
-                Err(refused) => Reply::Status(session.refuse(request, &refused)),
-            };
             // A sink that is closed ends the session by itself.
-            let _ = session.answer(id, &reply);
+            let _ = session.answer(id, request, work.await);
             drop(ticket);
             drop(place);
             session.rest();
@@ -201,7 +207,7 @@ impl Session {
 
     /// The open file of this session at `path`, if there is one.
     pub(super) fn open_at(&self, path: &dropgate_schemas::path::VirtualPath) -> Option<Arc<OpenFile>> {
-        lock(&self.handles).files().find(|f| f.path() == path).cloned()
+        lock(&self.handles).files().find(|f| f.is_open() && f.path() == path).cloned()
     }
 
     /// Passes a part of a WRITE's payload on.
@@ -226,11 +232,11 @@ impl Session {
             }
             Err(why) => self.refuse("WRITE", &Refused { why, subject: None }),
         };
-        self.answer(writing.id, &Reply::Status(status))
+        self.send(&Reply::Status(status).encode(writing.id))
     }
 
-    /// After the OK of an acceptance was queued: rings for its jobs, and writes down in a moment that it was answered.
-    pub(super) fn accepted(self: &Arc<Self>, acceptance: &Acceptance) {
+    /// Rings for the jobs of an acceptance, and writes down in a moment that it was answered. Returns the text of its OK.
+    pub(super) fn accepted(self: &Arc<Self>, acceptance: &Acceptance) -> String {
         self.committer.was_answered(acceptance.upload);
         self.committer.ring(&acceptance.jobs);
         if !self.answers_pending.swap(true, Ordering::Relaxed) {
@@ -244,6 +250,7 @@ impl Session {
                 }
             });
         }
+        format!("accepted sha256={} receipt={}", acceptance.sha256, acceptance.receipt)
     }
 
     /// Whether something is under way that a draining server should let finish: a request, or an open file.

@@ -1,0 +1,14 @@
+//! The SFTP engine on the real embedded stores, driven packet by packet.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
+
+mod client;
+mod names;
+mod resume;
+mod tree;
+mod uploads;
