@@ -93,6 +93,7 @@ pub struct Committer {
     ringer: Ringer,
     /// Accepted uploads whose OK was handed to the client and whose record does not say so yet.
     answered: Mutex<Vec<UploadId>>,
+    recording: tokio::sync::Mutex<()>,
 }
 
 impl Committer {
@@ -112,6 +113,7 @@ impl Committer {
             liveness: Arc::clone(&shared.liveness),
             ringer: shared.ringer.clone(),
             answered: Mutex::default(),
+            recording: tokio::sync::Mutex::default(),
         }
     }
 
@@ -499,6 +501,8 @@ impl Committer {
 
     /// Writes down which acceptances were answered, so that a repeat of them is a new version and not a twin.
     pub async fn record_answers(&self) {
+        // Whoever comes second waits until the first one's are written, too.
+        let _turn = self.recording.lock().await;
         let ids = std::mem::take(&mut *self.answered.lock().unwrap_or_else(PoisonError::into_inner));
         for chunk in ids.chunks(500) {
             if let Err(error) = self.backends.state.mark_answered(chunk).await {
