@@ -129,6 +129,7 @@ impl Server {
         let serving = self.serving.take().unwrap();
         tokio::time::timeout(PATIENCE, serving).await.expect("serve() ends after shutdown").unwrap();
         assert_eq!(self.engines.live.load(std::sync::atomic::Ordering::SeqCst), 0, "engines left");
+        assert!(self.engines.violations.lock().unwrap().is_empty(), "{:?}", self.engines.violations);
     }
 
     pub(crate) fn facts(&self) -> Vec<SessionFact> {
