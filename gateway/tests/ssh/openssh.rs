@@ -214,3 +214,42 @@ async fn both_host_keys_are_served_and_rsa_signs_with_sha2() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("no matching host key type"));
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn legacy_serves_sha1_clients_and_modern_does_not() {
+    use dropgate_gateway::ssh::AlgorithmProfile;
+    use dropgate_gateway::ssh::hostkey::{HostKey, HostKeyKind, HostKeys};
+    let rsa = HostKey::generate(HostKeyKind::Rsa4096).unwrap();
+    for (profile, welcome) in [(AlgorithmProfile::Legacy, true), (AlgorithmProfile::Modern, false)] {
+        let server =
+            Server::start_with_keys(Behaviour::Echo, HostKeys::from_keys(vec![rsa.clone()]), |config| {
+                config.ssh.algorithms = profile;
+            })
+            .await;
+        let key = server.user_key("bob", &["-t", "rsa", "-b", "2048"], |_| {}).await;
+        let sha1 = [
+            "KexAlgorithms=diffie-hellman-group14-sha1",
+            "HostKeyAlgorithms=ssh-rsa",
+            "PubkeyAcceptedAlgorithms=ssh-rsa",
+        ];
+        // All of it on a legacy listener; one at a time is enough to be refused elsewhere.
+        let all = sha1.map(|option| ("-o", option)).to_vec();
+        let sets = if welcome { vec![all] } else { sha1.map(|option| vec![("-o", option)]).to_vec() };
+        for options in sets {
+            let mut ssh = server.openssh("ssh", Some(&key));
+            let line = rsa.known_hosts_line("127.0.0.1", server.address.port()) + "\n";
+            std::fs::write(server.directory.path().join("known_hosts"), line).unwrap();
+            for (flag, option) in &options {
+                ssh.args([flag, option]);
+            }
+            if welcome {
+                ssh.args(["-c", "aes128-ctr", "-m", "hmac-sha1"]);
+            }
+            let output = run(ssh.args(["-s", "bob@127.0.0.1", "sftp"]), b"hi").await;
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.stdout == b"hi", welcome, "{profile:?} {options:?}: {said}");
+            assert_eq!(output.status.success(), welcome, "{profile:?} {options:?}: {said}");
+        }
+        server.stop().await;
+    }
+}
