@@ -1,0 +1,347 @@
+//! The command line.
+
+use crate::logging::Format;
+use clap::{Args, Parser, Subcommand};
+use dropgate_schemas::{
+    account::{AccountName, PartnerName},
+    id::UploadId,
+    time::Timestamp,
+    upload::UploadState,
+};
+use std::path::PathBuf;
+
+/// Takes files from partners over SFTP and delivers them, verified, with a record of everything.
+#[derive(Debug, Parser)]
+#[command(
+    name = "dropgate",
+    version,
+    arg_required_else_help = true,
+    after_help = "Exit codes: 0 done; 1 it could not be done; 2 the command line or the config is wrong and nothing was begun.\n\
+                  Every key of the config can be set by a variable: DROPGATE__OPS__LISTEN sets ops.listen."
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options that every command takes.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct Global {
+    /// Config file (TOML); without one the embedded defaults hold
+    #[arg(long, global = true, value_name = "FILE", env = "DROPGATE_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// Directory for everything that is kept [default: data]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// How log lines on standard error look [default: auto]
+    #[arg(long, global = true, value_enum, value_name = "FORMAT")]
+    pub(crate) log_format: Option<Format>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run all roles in one process
+    Run(Start),
+    /// Run the gateway only: takes uploads from partners
+    Gateway(Start),
+    /// Run a worker only: delivers what was accepted
+    Worker(Start),
+    /// Run the ops listener only: health, readiness, metrics
+    Ops(Start),
+    /// Check the config or print what is in effect
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Host keys of the SFTP listener
+    #[command(subcommand)]
+    Hostkey(HostkeyCommand),
+    /// Accounts that partners log in with
+    #[command(subcommand)]
+    Account(AccountCommand),
+    /// What was uploaded and where it went
+    #[command(subcommand)]
+    Uploads(UploadsCommand),
+    /// Who did what
+    #[command(subcommand)]
+    Audit(AuditCommand),
+    /// Roles, backends, backlog and the last errors on one screen
+    Status(Json),
+}
+
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct Start {
+    /// Address of the SFTP listener; port 0 takes a free one [default: 127.0.0.1:2222]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) sftp_listen: Option<String>,
+    /// Address of the ops listener; port 0 takes a free one [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) ops_listen: Option<String>,
+    /// Address where this process answers /livez, /readyz and /metrics [default: none]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) health_listen: Option<String>,
+}
+
+/// Tables are for people.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Json {
+    /// Print JSON for machines
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Name every problem with file, line and key
+    Check,
+    /// Print the settings in effect as TOML, secrets redacted
+    Print(Json),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum HostkeyCommand {
+    /// Make a host key (without --kind, those that are missing of the default kinds)
+    Generate {
+        /// Kind of key
+        #[arg(long, value_enum)]
+        kind: Option<KeyKind>,
+        /// Replace the key that is there; every client will warn that the host key changed
+        #[arg(long)]
+        replace: bool,
+    },
+    /// Take a private key that partners know already (OpenSSH, PKCS#8 or PEM, without passphrase)
+    Import {
+        /// The private key
+        file: PathBuf,
+        /// Replace the key of this kind that is there
+        #[arg(long)]
+        replace: bool,
+    },
+    /// Print fingerprints (SHA256 and MD5) and known_hosts lines
+    Show {
+        /// Host name for the known_hosts lines [default: the listener's address]
+        #[arg(long)]
+        host: Option<String>,
+        #[command(flatten)]
+        json: Json,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum KeyKind {
+    /// Ed25519
+    Ed25519,
+    /// RSA, 4096 bits
+    Rsa,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AccountCommand {
+    /// Add an account; without a credential option it gets a random password, printed once
+    Add {
+        /// Login name
+        name: AccountName,
+        /// Organisation it belongs to
+        #[arg(long, value_name = "P")]
+        partner: PartnerName,
+        /// Read the password from the first line of standard input
+        #[arg(long)]
+        password_stdin: bool,
+        /// Public key file (OpenSSH form, one or more keys); may be given several times
+        #[arg(long, value_name = "FILE")]
+        public_key: Vec<PathBuf>,
+        /// Names like this are held until renamed (`*.tmp`); may be given several times
+        #[arg(long, value_name = "GLOB")]
+        temp_pattern: Vec<String>,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Set another password; without --password-stdin a random one, printed once. Live sessions end
+    Password {
+        /// Login name
+        name: AccountName,
+        /// Read the password from the first line of standard input
+        #[arg(long)]
+        password_stdin: bool,
+    },
+    /// List accounts
+    List(Json),
+    /// Show one account
+    Show {
+        /// Login name
+        name: AccountName,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Refuse logins and end live sessions
+    Disable {
+        /// Login name
+        name: AccountName,
+    },
+    /// Allow logins again
+    Enable {
+        /// Login name
+        name: AccountName,
+    },
+    /// Remove the account and its credentials; its uploads and its audit trail stay
+    Remove {
+        /// Login name
+        name: AccountName,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum UploadsCommand {
+    /// List uploads, newest first
+    List {
+        /// Of this account
+        #[arg(long)]
+        account: Option<AccountName>,
+        /// In this state; may be given several times
+        #[arg(long)]
+        state: Vec<UploadState>,
+        /// With this path
+        #[arg(long)]
+        path: Option<String>,
+        /// Opened since then: a time (2026-03-01T12:00Z), a day (2026-03-01) or a span (24h, 7d)
+        #[arg(long, value_parser = crate::since::parse)]
+        since: Option<Timestamp>,
+        /// At most so many [default: 100 in a table, all as JSON]
+        #[arg(long, value_name = "N")]
+        limit: Option<usize>,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Show one upload: record, deliveries, timeline
+    Show {
+        /// Upload id
+        id: UploadId,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Deliver it again to every destination its routes name now
+    Redeliver {
+        /// Upload id
+        id: UploadId,
+    },
+    /// Take back a deletion
+    Restore {
+        /// Upload id
+        id: UploadId,
+    },
+    /// Write the accepted bytes to a local file, verified
+    Export {
+        /// Upload id
+        id: UploadId,
+        /// The file to write; must not exist
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        /// Another version of the same path
+        #[arg(long, value_name = "N")]
+        version: Option<u32>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// List audit entries, newest first
+    List {
+        /// Of this account
+        #[arg(long)]
+        account: Option<AccountName>,
+        /// By this actor
+        #[arg(long)]
+        actor: Option<String>,
+        /// About this upload
+        #[arg(long)]
+        upload: Option<UploadId>,
+        /// About this path
+        #[arg(long)]
+        path: Option<String>,
+        /// With this result
+        #[arg(long, value_parser = ["ok", "refused", "failed"])]
+        result: Option<String>,
+        /// Since then: a time (2026-03-01T12:00Z), a day (2026-03-01) or a span (24h, 7d)
+        #[arg(long, value_parser = crate::since::parse)]
+        since: Option<Timestamp>,
+        /// With the reference that the client was shown (7F3K2Q)
+        #[arg(long, value_name = "REF")]
+        r#ref: Option<String>,
+        /// At most so many [default: 100 in a table, all as JSON]
+        #[arg(long, value_name = "N")]
+        limit: Option<usize>,
+        #[command(flatten)]
+        json: Json,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{CommandFactory as _, error::ErrorKind};
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(std::iter::once("dropgate").chain(line.split_whitespace()))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_documented_line_parses() {
+        let id = "0190aaaa-0000-7000-8000-000000000001";
+        for line in [
+            "run",
+            "run --config c.toml --data-dir d --sftp-listen 127.0.0.1:0 --ops-listen 127.0.0.1:0 --health-listen [::1]:0",
+            "gateway --health-listen 127.0.0.1:0",
+            "--data-dir d worker",
+            "ops --ops-listen 127.0.0.1:0 --log-format json",
+            "config check --config c.toml",
+            "config print --json",
+            "hostkey generate",
+            "hostkey generate --kind rsa --replace",
+            "hostkey import key.pem",
+            "hostkey show --json",
+            "account add acme --partner acme",
+            "account add acme --partner acme --password-stdin --public-key a.pub --public-key b.pub --temp-pattern *.tmp",
+            "account password acme --password-stdin",
+            "account list --json --data-dir d",
+            "account show acme",
+            "account disable acme",
+            "account enable acme",
+            "account remove acme",
+            "uploads list --account acme --state failed --state processed --path /upload/x --since 24h --json",
+            &format!("uploads show {id} --json"),
+            &format!("uploads redeliver {id}"),
+            &format!("uploads restore {id}"),
+            &format!("uploads export {id} --out f --version 2"),
+            &format!(
+                "audit list --account a --actor b --upload {id} --path /x --result refused --since 2026-03-01 --ref 7F3K2Q"
+            ),
+            "status --json",
+        ] {
+            assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
+        }
+    }
+
+    #[test]
+    fn wrong_usage_says_what_would_be_right() {
+        for (line, kind, said) in [
+            ("rum", ErrorKind::InvalidSubcommand, "run"),
+            ("account add Acme --partner acme", ErrorKind::ValueValidation, "a-z"),
+            ("account add acme", ErrorKind::MissingRequiredArgument, "--partner"),
+            ("uploads list --state eaten", ErrorKind::ValueValidation, "processed"),
+            ("uploads show 17", ErrorKind::ValueValidation, "17"),
+            ("uploads list --since soon", ErrorKind::ValueValidation, "24h"),
+            ("audit list --result maybe", ErrorKind::InvalidValue, "refused"),
+            ("run --sftp-port 1", ErrorKind::UnknownArgument, "--sftp-listen"),
+        ] {
+            let error = parse(line).unwrap_err();
+            assert_eq!(error.kind(), kind, "{line}: {error}");
+            assert!(error.to_string().contains(said), "{line}: {error}");
+            assert_eq!(error.exit_code(), 2);
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! One module for each group of commands.
+
+pub(crate) mod account;
+pub(crate) mod audit;
+pub(crate) mod config;
+pub(crate) mod hostkey;
+pub(crate) mod open;
+pub(crate) mod status;
+pub(crate) mod uploads;

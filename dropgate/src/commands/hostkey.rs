@@ -1,0 +1,131 @@
+//! `dropgate hostkey`: the identity that partners pin.
+
+use super::{account::say, open::read_text};
+use crate::{
+    cli::{Global, HostkeyCommand, KeyKind, Start},
+    config::{Config, Loaded},
+};
+use anyhow::{Context as _, bail};
+use dropgate_gateway::ssh::hostkey::{HostKey, HostKeyError, HostKeyKind, HostKeys};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+/// Runs one of the host key commands.
+///
+/// # Errors
+/// What could not be done, and why.
+pub(crate) fn run(command: HostkeyCommand, global: &Global) -> anyhow::Result<()> {
+    let config = Loaded::read(global, &Start::default())?.config;
+    let directory = directory(&config);
+    match command {
+        HostkeyCommand::Generate { kind, replace } => generate(&directory, kind, replace),
+        HostkeyCommand::Import { file, replace } => {
+            let key = HostKey::parse(&read_text(&file)?, &file)?;
+            store(&key, &directory, replace)
+        }
+        HostkeyCommand::Show { host, json } => {
+            let keys = HostKeys::load(&directory)?;
+            if keys.keys().is_empty() {
+                bail!(
+                    "there is no host key in {}: the first start makes them, or `dropgate hostkey generate`",
+                    directory.display()
+                );
+            }
+            let listen = config.gateway.listener.listen;
+            let host = host.unwrap_or_else(|| listen.ip().to_string());
+            if json.json {
+                let values: Vec<Value> =
+                    keys.keys().iter().map(|key| as_json(key, &host, listen.port())).collect();
+                return say(&serde_json::to_string_pretty(&values)?);
+            }
+            let blocks: Vec<String> =
+                keys.keys().iter().map(|key| block(key, &host, listen.port())).collect();
+            say(&blocks.join("\n\n"))
+        }
+    }
+}
+
+/// Where the host keys are.
+pub(crate) fn directory(config: &Config) -> PathBuf {
+    config.data_dir.join(&config.gateway.host_keys)
+}
+
+fn generate(directory: &Path, kind: Option<KeyKind>, replace: bool) -> anyhow::Result<()> {
+    match kind {
+        Some(kind) => store(&HostKey::generate(of(kind))?, directory, replace),
+        None if replace => bail!(crate::exit::Usage(
+            "--replace goes with --kind: say which key is to be replaced".to_owned()
+        )),
+        None => {
+            let mut made = 0;
+            for kind in HostKeyKind::DEFAULT {
+                let key = HostKey::generate(kind)?;
+                match key.store(directory, false) {
+                    Ok(path) => {
+                        made += 1;
+                        say(&stored(&key, &path))?;
+                    }
+                    Err(HostKeyError::Exists { .. }) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            if made == 0 {
+                say("all default kinds are there: `dropgate hostkey show` shows them")?;
+            }
+            Ok(())
+        }
+    }
+}
+
+fn of(kind: KeyKind) -> HostKeyKind {
+    match kind {
+        KeyKind::Ed25519 => HostKeyKind::Ed25519,
+        KeyKind::Rsa => HostKeyKind::Rsa4096,
+    }
+}
+
+fn store(key: &HostKey, directory: &Path, replace: bool) -> anyhow::Result<()> {
+    let path = key.store(directory, replace).map_err(|error| match error {
+        HostKeyError::Exists { path } => anyhow::anyhow!(
+            "{} is there already, and partners may have pinned it: --replace replaces it",
+            path.display()
+        ),
+        other => other.into(),
+    })?;
+    say(&format!("{}\na running gateway uses it after its next start", stored(key, &path)))
+}
+
+fn stored(key: &HostKey, path: &Path) -> String {
+    format!("{} {} in {}", key.algorithm(), key.fingerprint_sha256(), path.display())
+}
+
+fn block(key: &HostKey, host: &str, port: u16) -> String {
+    format!(
+        "{}\n  {}\n  {}\n  {}",
+        key.algorithm(),
+        key.fingerprint_sha256(),
+        key.fingerprint_md5(),
+        key.known_hosts_line(host, port)
+    )
+}
+
+fn as_json(key: &HostKey, host: &str, port: u16) -> Value {
+    json!({
+        "algorithm": key.algorithm(),
+        "sha256": key.fingerprint_sha256(),
+        "md5": key.fingerprint_md5(),
+        "public_key": key.public_line(),
+        "known_hosts": key.known_hosts_line(host, port),
+    })
+}
+
+/// Loads the host keys, making them if there is none yet; says whether they were made.
+///
+/// # Errors
+/// If a key can't be read, made or stored.
+pub(crate) async fn load_or_make(config: &Config) -> anyhow::Result<(HostKeys, bool)> {
+    let directory = directory(config);
+    // Making an RSA key takes seconds of a processor.
+    let made = tokio::task::spawn_blocking(move || HostKeys::load_or_generate(&directory));
+    Ok(made.await.context("host keys")??)
+}
