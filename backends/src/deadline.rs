@@ -5,6 +5,8 @@
 mod blob;
 mod credentials;
 mod events;
+#[cfg(test)]
+pub(crate) mod faults;
 mod queue;
 mod secrets;
 mod state;
@@ -16,12 +18,32 @@ use std::{future::Future, sync::Arc, time::Duration};
 pub(crate) struct Deadline<P: ?Sized> {
     inner: Arc<P>,
     limit: Duration,
+    #[cfg(test)]
+    faults: Option<Arc<faults::Faults>>,
 }
 
 impl<P: ?Sized> Deadline<P> {
     /// Around `inner`, at most `limit` a call.
     pub(crate) const fn new(inner: Arc<P>, limit: Duration) -> Self {
-        Self { inner, limit }
+        Self {
+            inner,
+            limit,
+            #[cfg(test)]
+            faults: None,
+        }
+    }
+
+    async fn call<T, E: Failure>(
+        &self,
+        limit: Duration,
+        counter: Counter,
+        call: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        #[cfg(test)]
+        if let Some(faults) = &self.faults {
+            return faults.around(within(limit, counter, call)).await;
+        }
+        within(limit, counter, call).await
     }
 }
 
@@ -58,7 +80,7 @@ macro_rules! deadlines {
         impl $port for $crate::deadline::Deadline<dyn $port> {
             $(async fn $name(&self $(, $arg: $type)*) -> Result<$ok, $error> {
                 let limit = self.limit $( + $longer)?;
-                $crate::deadline::within(limit, $crate::observe::Counter::$counter, self.inner.$name($($arg),*)).await
+                self.call(limit, $crate::observe::Counter::$counter, self.inner.$name($($arg),*)).await
             })*
             $($rest)*
         }

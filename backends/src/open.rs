@@ -165,3 +165,6 @@ async fn prepare(data_dir: &Path) -> Result<PathBuf, OpenError> {
     let made = made.await.map_err(io::Error::other).flatten();
     made.map_err(|e| OpenError::io("--data-dir", data_dir, &e))
 }
+
+#[cfg(test)]
+mod tests;

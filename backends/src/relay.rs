@@ -16,6 +16,8 @@ mod job;
 mod lane;
 mod ring;
 mod supersede;
+#[cfg(test)]
+mod tests;
 
 pub use ring::{Ringer, ring};
 
@@ -33,8 +35,8 @@ const LEASE_TTL: Duration = Duration::from_secs(15);
 const RENEW_EVERY: Duration = Duration::from_secs(4);
 /// Longest wait between two looks at the store.
 const IDLE: Duration = Duration::from_secs(1);
-/// After a change was heard of, so long for others to come along: one step then handles them all.
-const GATHER: Duration = Duration::from_millis(5);
+/// Shortest time between two looks: while one change follows the other, a step handles many.
+const GATHER: Duration = Duration::from_millis(20);
 /// Entries a step handles at most.
 const BATCH: usize = 256;
 
@@ -82,6 +84,7 @@ impl Relay {
     /// Keeps the lease and tells the lanes when to look.
     async fn lead(&self, signals: &watch::Sender<Signal>, shutdown: &CancellationToken) {
         let mut renewed: Option<Instant> = None;
+        let mut looked: Option<Instant> = None;
         while !shutdown.is_cancelled() {
             if renewed.is_none_or(|at| at.elapsed() >= RENEW_EVERY) {
                 renewed = match self.backends.state.lease(LEASE, self.holder, LEASE_TTL).await {
@@ -107,7 +110,10 @@ impl Relay {
             let change = async {
                 if renewed.is_some() {
                     self.backends.state.changed(wait).await;
-                    tokio::time::sleep(GATHER).await;
+                    if let Some(at) = looked {
+                        tokio::time::sleep(GATHER.saturating_sub(at.elapsed())).await;
+                    }
+                    looked = Some(Instant::now());
                     signals.send_modify(Signal::look);
                 } else {
                     tokio::time::sleep(wait).await;
