@@ -15,11 +15,9 @@ pub struct UploadOptions {
     pub window: WindowLimits,
     /// How long a WRITE waits for memory that the storage has to free. Default 40 s.
     pub stall_limit: Duration,
-    /// How long one call of the blob store may take. Default 40 s.
-    pub store_deadline: Duration,
-    /// Progress is saved when so much time has passed… Default 2 s.
+    /// Progress is saved when so much time has passed since the last time… Default 2 s.
     pub progress_interval: Duration,
-    /// …or so many bytes have come since the last time. Default 64 MiB.
+    /// …or a quarter of it and so many bytes have come. Default 64 MiB.
     pub progress_bytes: u64,
 }
 
@@ -30,7 +28,6 @@ impl Default for UploadOptions {
             inline_max: 64 << 10,
             window: WindowLimits::default(),
             stall_limit: Duration::from_secs(40),
-            store_deadline: Duration::from_secs(40),
             progress_interval: Duration::from_secs(2),
             progress_bytes: 64 << 20,
         }
@@ -40,7 +37,7 @@ impl Default for UploadOptions {
 /// What an upload works with.
 #[derive(Clone)]
 pub struct UploadContext {
-    /// Where larger content goes.
+    /// Where larger content goes. Its calls must have a deadline of their own, as those of an opened backend do.
     pub store: Arc<dyn BlobStore>,
     /// Memory, shared with the other uploads of the connection and of the gateway.
     pub budgets: Budgets,

@@ -1,6 +1,6 @@
 //! The worker of one streaming upload: takes its blocks in order, hashes and stages them.
 //!
-//! It is the only one that talks to the blob store for this upload, one call at a time, each with a deadline.
+//! It is the only one that talks to the blob store for this upload, one call at a time.
 
 use super::{
     Content, Finished, Parked,
@@ -15,7 +15,7 @@ use dropgate_schemas::{id::BlobId, upload::Staged};
 use std::{future::Future, sync::Arc};
 use tokio::{
     sync::oneshot,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep_until},
 };
 
 /// Hashing goes in pieces of this size, so that a large block doesn't keep other tasks from a core for long.
@@ -195,7 +195,7 @@ impl Worker {
         self.open_writer().await?;
         // None: the client has started again just now, and these bytes don't count.
         let Some(writer) = &mut self.writer else { return Ok(()) };
-        let stage = within(&self.shared, writer.stage(bytes.clone()));
+        let stage = unless_over(&self.shared, writer.stage(bytes.clone()));
         let hash = async {
             for piece in bytes.chunks(HASH_PIECE) {
                 self.digest.update(piece);
@@ -208,8 +208,10 @@ impl Worker {
         drop(bytes);
         staged?;
         let options = &self.shared.context.options;
-        let due = self.digest.length() - self.synced >= options.progress_bytes
-            || self.synced_at.elapsed() >= options.progress_interval;
+        let (bytes, elapsed) = (self.digest.length() - self.synced, self.synced_at.elapsed());
+        // A fast upload is not slowed down by a sync every 64 MiB: it would re-send those within a second.
+        let due = elapsed >= options.progress_interval
+            || (bytes >= options.progress_bytes && elapsed >= options.progress_interval / 4);
         if due { self.sync().await } else { Ok(()) }
     }
 
@@ -217,7 +219,7 @@ impl Worker {
     async fn sync(&mut self) -> Result<(), IngestError> {
         self.open_writer().await?;
         let Some(writer) = &mut self.writer else { return Ok(()) };
-        let blob = within(&self.shared, writer.sync()).await?;
+        let blob = unless_over(&self.shared, writer.sync()).await?;
         self.synced = self.digest.length();
         self.synced_at = Instant::now();
         let staged = self.digest.staged(blob);
@@ -235,7 +237,7 @@ impl Worker {
         self.open_writer().await?;
         let Some(writer) = self.writer.take() else { return Err(IngestError::Closed) };
         let size = self.digest.length();
-        within(&self.shared, writer.seal(size)).await?;
+        unless_over(&self.shared, writer.seal(size)).await?;
         let mut state = self.shared.lock();
         let Some(blob) = state.blob.take() else { return Err(IngestError::Closed) };
         let replaced = std::mem::take(&mut state.replaced);
@@ -260,7 +262,8 @@ impl Worker {
         };
         let writer = match source {
             Ok((blob, length)) => {
-                let resumed = within(&self.shared, context.store.resume(&blob, length, context.epoch)).await;
+                let resumed =
+                    unless_over(&self.shared, context.store.resume(&blob, length, context.epoch)).await;
                 resumed.map_err(|error| match error {
                     IngestError::Store(BlobError::NotFound(_) | BlobError::Conflict { .. } | BlobError::Corrupt { .. }) => {
                         tracing::warn!(blob = ?blob.blob, length, error = ?error, "an interrupted upload can't be continued");
@@ -269,7 +272,7 @@ impl Worker {
                     other => other,
                 })?
             }
-            Err(Some(blob)) => within(&self.shared, context.store.begin(blob, context.epoch)).await?,
+            Err(Some(blob)) => unless_over(&self.shared, context.store.begin(blob, context.epoch)).await?,
             // The client has started again just now: the next step sees that.
             Err(None) => return Ok(()),
         };
@@ -290,24 +293,15 @@ impl Shared {
     }
 }
 
-/// A call of the blob store with its deadline. It is dropped when the upload ends: then nobody wants its result.
-async fn within<T>(
+/// A call of the blob store. It is dropped when the upload ends: then nobody wants its result.
+async fn unless_over<T>(
     shared: &Shared,
     call: impl Future<Output = Result<T, BlobError>>,
 ) -> Result<T, IngestError> {
-    let limit = shared.context.options.store_deadline;
-    let answer = tokio::select! {
+    tokio::select! {
         biased;
-        answer = timeout(limit, call) => answer,
-        () = shared.stop.cancelled() => return Err(IngestError::Closed),
-    };
-    match answer {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(IngestError::Store(error)),
-        Err(_) => {
-            let what = format!("no answer within {} s", limit.as_secs_f32());
-            Err(IngestError::Store(BlobError::Unavailable(what)))
-        }
+        answer = call => answer.map_err(IngestError::Store),
+        () = shared.stop.cancelled() => Err(IngestError::Closed),
     }
 }
 
