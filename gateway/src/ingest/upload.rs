@@ -73,6 +73,8 @@ impl OpenUpload {
             memory: Memory::Small(permit),
             phase: Phase::Open,
             failed: None,
+            durable: source.clone(),
+            progress: Some(watch::Sender::new(source.clone())),
             untouched: true,
             declared: None,
             blob: source.as_ref().and_then(|staged| staged.blob.as_ref()).map(|blob| blob.blob),
@@ -226,10 +228,13 @@ impl OpenUpload {
     }
 
     /// Durable progress, to be saved in the record: a new value every 2 s, sooner after 64 MiB, none again when the client
-    /// starts over. The channel closes when the upload is dropped.
+    /// starts over. The channel closes when the upload has ended, in whatever way.
     #[must_use]
     pub fn progress(&self) -> watch::Receiver<Option<Staged>> {
-        self.shared.progress.subscribe()
+        match &self.shared.lock().progress {
+            Some(progress) => progress.subscribe(),
+            None => watch::channel(None).1,
+        }
     }
 
     /// `fsync@openssh.com`: resolves once everything that has arrived so far is durable in the blob store. The future
@@ -295,8 +300,8 @@ impl OpenUpload {
             }
             if !state.has_worker && state.source.is_none() {
                 // Small, and never staged. With nothing to wait for there is no point in a task.
-                state.phase = Phase::Closed;
                 let content = state.take_fill();
+                state.end();
                 drop(state);
                 return Ok(worker::finish_inline(&self.shared, content));
             }
@@ -336,7 +341,7 @@ impl OpenUpload {
             && state.check_open().is_ok()
             && self.with_worker(&mut state, Phase::Parking(answer)).is_ok();
         if !asked {
-            state.phase = Phase::Closed;
+            state.end();
             self.shared.stop.cancel();
         }
         asked

@@ -25,8 +25,6 @@ pub(super) struct Shared {
     state: Mutex<State>,
     /// Wakes the worker.
     pub(super) wake: Notify,
-    /// Durable progress for the record.
-    pub(super) progress: watch::Sender<Option<Staged>>,
     /// Ends a call of the store that is under way: the upload is over, and its memory is wanted back.
     pub(super) stop: CancellationToken,
     /// How far the worker has got, for those who wait for durability or for its end.
@@ -55,6 +53,10 @@ pub(super) struct State {
     pub(super) memory: Memory,
     pub(super) phase: Phase,
     pub(super) failed: Option<IngestError>,
+    /// The last durable progress.
+    pub(super) durable: Option<Staged>,
+    /// Tells it to whom keeps the record; none once the upload has ended, which closes the channel.
+    pub(super) progress: Option<watch::Sender<Option<Staged>>>,
     pub(super) untouched: bool,
     pub(super) declared: Option<u64>,
     /// What the worker continues from when it first needs the blob; none for a new blob.
@@ -94,13 +96,11 @@ pub(super) enum Phase {
 impl Shared {
     pub(super) fn new(context: UploadContext, state: State) -> Self {
         let durable = state.source.as_ref().map_or(0, |staged| staged.length);
-        let progress = watch::Sender::new(state.source.clone());
         let reached = watch::Sender::new(Reached { generation: 0, durable, cut_to: u64::MAX, ended: false });
         Self {
             context,
             state: Mutex::new(state),
             wake: Notify::new(),
-            progress,
             stop: CancellationToken::new(),
             reached,
         }
@@ -130,8 +130,9 @@ impl Shared {
         state.free();
         if matches!(error, IngestError::NotResumable) {
             state.source = None;
-            self.progress.send_replace(None);
+            state.publish(None);
         }
+        state.progress = None;
         drop(state);
         self.stop.cancel();
         error
@@ -140,8 +141,7 @@ impl Shared {
     /// Ends the upload as it is: the worker stops, the memory is freed.
     pub(super) fn close(&self) {
         let mut state = self.lock();
-        state.phase = Phase::Closed;
-        state.free();
+        state.end();
         drop(state);
         self.stop.cancel();
     }
@@ -190,7 +190,9 @@ impl State {
         self.replaced.extend(self.blob.take());
         self.generation += 1;
         self.sync_wanted = 0;
-        shared.progress.send_if_modified(|progress| progress.take().is_some());
+        if self.durable.is_some() {
+            self.publish(None);
+        }
         let generation = self.generation;
         shared.reached.send_modify(|reached| {
             *reached = Reached { generation, durable: 0, cut_to: u64::MAX, ..*reached }
@@ -222,6 +224,21 @@ impl State {
         let mut blobs = std::mem::take(&mut self.replaced);
         blobs.extend(self.blob.take());
         blobs
+    }
+
+    /// Makes progress known that is durable now.
+    pub(super) fn publish(&mut self, staged: Option<Staged>) {
+        self.durable.clone_from(&staged);
+        if let Some(progress) = &self.progress {
+            progress.send_replace(staged);
+        }
+    }
+
+    /// Nothing more is taken, and no more progress comes.
+    pub(super) fn end(&mut self) {
+        self.phase = Phase::Closed;
+        self.progress = None;
+        self.free();
     }
 
     fn free(&mut self) {
@@ -273,8 +290,7 @@ impl Drop for Ends {
     fn drop(&mut self) {
         self.0.reached.send_modify(|reached| reached.ended = true);
         let mut state = self.0.lock();
-        state.phase = Phase::Closed;
-        state.free();
+        state.end();
         drop(state);
     }
 }

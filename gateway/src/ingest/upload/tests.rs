@@ -318,6 +318,38 @@ async fn progress_is_published_and_is_durable() {
     fixture.assert_all_memory_is_back().await;
 }
 
+#[tokio::test]
+async fn the_channel_of_progress_closes_however_the_upload_ends() {
+    let store = Store::open();
+    let fixture = Fixture::new(Arc::clone(&store));
+    let closes = async |upload: &OpenUpload, mut progress: watch::Receiver<Option<Staged>>| {
+        let closed = async { while progress.changed().await.is_ok() {} };
+        tokio::time::timeout(Duration::from_secs(10), closed).await.expect("the channel closes");
+        assert!(upload.progress().has_changed().is_err());
+    };
+    for length in [100, 3 * BLOCK] {
+        let content = content(length);
+        let open = async || {
+            let upload = fixture.fresh();
+            let progress = upload.progress();
+            send(&upload, 0, &content).await.unwrap();
+            (upload, progress)
+        };
+        let (upload, progress) = open().await;
+        upload.finish().await.unwrap();
+        closes(&upload, progress).await;
+        let (upload, progress) = open().await;
+        upload.park().await;
+        closes(&upload, progress).await;
+        let (upload, progress) = open().await;
+        upload.abandon().await;
+        closes(&upload, progress).await;
+        let (upload, progress) = open().await;
+        upload.write(u64::MAX - 1, b"xx").await.unwrap_err();
+        closes(&upload, progress).await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn progress_is_saved_when_a_client_pauses() {
     let fixture = Fixture::new(Store::open());

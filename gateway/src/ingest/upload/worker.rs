@@ -11,7 +11,7 @@ use crate::ingest::{
 };
 use bytes::Bytes;
 use dropgate_backends::{BlobError, BlobWriter};
-use dropgate_schemas::{id::BlobId, upload::Staged};
+use dropgate_schemas::id::BlobId;
 use std::{future::Future, sync::Arc};
 use tokio::{
     sync::oneshot,
@@ -223,10 +223,10 @@ impl Worker {
         self.synced = self.digest.length();
         self.synced_at = Instant::now();
         let staged = self.digest.staged(blob);
-        let state = self.shared.lock();
+        let mut state = self.shared.lock();
         // If the client has started again meanwhile, this is progress of bytes that don't count.
         if state.generation == self.generation {
-            self.shared.progress.send_replace(Some(staged));
+            state.publish(Some(staged));
             let durable = self.synced;
             self.shared.reached.send_modify(|reached| reached.durable = durable);
         }
@@ -285,7 +285,7 @@ impl Shared {
     /// The last durable progress, as what is left of the upload.
     pub(super) fn parked(&self) -> Parked {
         let mut state = self.lock();
-        let staged: Option<Staged> = self.progress.borrow().clone();
+        let staged = state.durable.clone();
         let kept = staged.as_ref().and_then(|staged| staged.blob.as_ref()).map(|blob| blob.blob);
         let mut replaced = state.all_blobs();
         replaced.retain(|blob| Some(*blob) != kept);
