@@ -26,7 +26,8 @@ pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn die(error: &io::Error, path: &Path) -> ! {
+/// The end of the process, after a sync of `path` failed.
+pub(crate) fn die(error: &io::Error, path: &Path) -> ! {
     tracing::error!(%error, path = %path.display(), "fsync failed: what was written may be lost, so the process ends");
     // The log may go through a queue that an abort does not empty.
     let _ = writeln!(

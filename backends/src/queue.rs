@@ -1,5 +1,8 @@
 //! Jobs for workers: doorbells, at least once, in no promised order.
 
+#[cfg(any(test, feature = "conformance"))]
+#[expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a conformance suite fails by panicking")]
+pub mod conformance;
 pub(crate) mod sqlite;
 
 use async_trait::async_trait;

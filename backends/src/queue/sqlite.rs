@@ -131,3 +131,6 @@ impl From<StateError> for QueueError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

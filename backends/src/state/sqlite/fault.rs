@@ -2,6 +2,7 @@
 
 use crate::state::StateError;
 use rusqlite::{Error, ErrorCode, ffi};
+use std::io;
 
 /// What can go wrong while a statement runs: SQLite's own error, or an answer that the port has a name for.
 #[derive(Debug)]
@@ -36,16 +37,16 @@ impl Fault {
         }
     }
 
-    /// A sync was refused: what the file holds is not known any more.
-    pub(crate) fn is_failed_sync(&self) -> bool {
+    /// The error of a sync that was refused: what the file holds is not known any more.
+    pub(crate) fn failed_sync(&self) -> Option<io::Error> {
         match self {
-            Self::Sql(error) => {
-                matches!(
-                    error.sqlite_extended_error_code(),
-                    Some(ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC)
-                )
-            }
-            Self::State(_) => false,
+            Self::Sql(error) => match error.sqlite_extended_error_code() {
+                Some(ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC) => {
+                    Some(io::Error::other(error.to_string()))
+                }
+                Some(_) | None => None,
+            },
+            Self::State(_) => None,
         }
     }
 }

@@ -67,6 +67,18 @@ impl Search {
         self.small
     }
 
+    /// The statement, for tests of how SQLite goes about it.
+    #[cfg(test)]
+    pub(super) fn sql(&self) -> &str {
+        &self.sql
+    }
+
+    /// The values of its parameters.
+    #[cfg(test)]
+    pub(super) fn values(&self) -> impl rusqlite::Params {
+        params_from_iter(&self.values)
+    }
+
     pub(super) fn run(&self, db: &Connection) -> Outcome<Vec<Upload>> {
         let mut statement = db.prepare_cached(&self.sql)?;
         let mut rows = statement.query(params_from_iter(&self.values))?;
@@ -122,13 +134,13 @@ fn order(query: &UploadQuery, index: &str) -> (&'static str, bool) {
                 _ => false,
             },
         ),
-        UploadOrder::ByName | UploadOrder::ByNameAfter(_) => {
-            ("name_key, version DESC, upload_id", index == "uploads_by_listing")
+        // Of one directory and one of its versions there is one only.
+        UploadOrder::ByName | UploadOrder::ByNameAfter(_) if index == "uploads_by_listing" => {
+            ("name_key, version DESC", true)
         }
-        UploadOrder::ByVersion => (
-            "version DESC, upload_id",
-            index == "uploads_by_path" && query.account.is_some() && query.path.is_some(),
-        ),
+        UploadOrder::ByName | UploadOrder::ByNameAfter(_) => ("name_key, version DESC, upload_id", false),
+        UploadOrder::ByVersion if query.path.is_some() && query.account.is_some() => ("version DESC", true),
+        UploadOrder::ByVersion => ("version DESC, upload_id", false),
     }
 }
 

@@ -48,7 +48,7 @@ pub(crate) struct Database {
 
 impl Database {
     /// Opens `path`, making the file if it is missing.
-    pub(super) fn open(path: &Path) -> Result<Self, OpenFailure> {
+    pub(crate) fn open(path: &Path) -> Result<Self, OpenFailure> {
         place::check(path)?;
         make(path)?;
         let unclean = fs::metadata(wal_of(path)).is_ok_and(|m| m.len() > 0);

@@ -15,11 +15,11 @@ use super::{
     open::{Purpose, connect},
     watch::{Bell, Watch},
 };
-use crate::state::StateError;
+use crate::{durable, state::StateError};
 use dropgate_schemas::change::Durability;
 use rusqlite::Connection;
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
     time::Duration,
@@ -38,6 +38,16 @@ const QUEUE: usize = 256;
 /// Calls that share one transaction at most.
 const BATCH: usize = 128;
 
+/// Durable transactions of this process, each of which is one sync of the log.
+#[cfg(test)]
+static SYNCS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+
+/// How many there were.
+#[cfg(test)]
+pub(super) fn syncs() -> u64 {
+    SYNCS.load(std::sync::atomic::Ordering::Relaxed)
+}
+
 enum Message {
     Call(Box<dyn Call>),
     Close(oneshot::Sender<()>),
@@ -54,7 +64,7 @@ impl Writer {
     pub(super) fn start(path: &Path, db: Connection, watch: Arc<Watch>) -> Outcome<Self> {
         let (queue, waiting) = mpsc::channel(QUEUE);
         let checkpointer = Checkpointer::start(connect(path, Purpose::Write)?)?;
-        let writing = Writing { db, waiting, watch, checkpointer, synchronous: None, broken: None };
+        let writing = Writing { db, waiting, watch, checkpointer, synchronous: None, path: path.to_owned() };
         let thread =
             std::thread::Builder::new().name("state-writer".to_owned()).spawn(move || writing.run())?;
         Ok(Self { queue, thread: Mutex::new(Some(thread)) })
@@ -104,8 +114,8 @@ struct Writing {
     checkpointer: Checkpointer,
     /// What the connection's `synchronous` is set to.
     synchronous: Option<Durability>,
-    /// Why nothing is written any more.
-    broken: Option<StateError>,
+    /// For last words.
+    path: PathBuf,
 }
 
 impl Writing {
@@ -147,10 +157,7 @@ impl Writing {
         if batch.is_empty() {
             return;
         }
-        let fate = match &self.broken {
-            Some(why) => Err(why.clone()),
-            None => self.commit(&mut batch),
-        };
+        let fate = self.commit(&mut batch);
         let bells = [Bell::Changed, Bell::Jobs]
             .map(|bell| batch.iter().any(|call| call.bell() == bell).then_some(bell));
         for call in batch {
@@ -171,15 +178,8 @@ impl Writing {
             let _ = self.db.execute_batch("ROLLBACK");
         }
         result.map_err(|fault| {
-            if fault.is_failed_sync() {
-                let why = StateError::Unavailable(
-                    "a sync of the database failed, so nothing more is written to it; look at the disk, then start \
-                     again"
-                        .to_owned(),
-                );
-                tracing::error!(error = ?fault, "a sync of the state store failed: nothing more is written");
-                self.broken = Some(why.clone());
-                return why;
+            if let Some(error) = fault.failed_sync() {
+                durable::die(&error, &self.path);
             }
             fault.into()
         })
@@ -211,6 +211,8 @@ impl Writing {
                 statement("RELEASE change")?;
             }
         }
+        #[cfg(test)]
+        SYNCS.fetch_add(u64::from(durability == Durability::Durable), std::sync::atomic::Ordering::Relaxed);
         statement("COMMIT")
     }
 }

@@ -1,0 +1,120 @@
+//! Files that are not what they should be.
+
+use super::super::{OpenFailure, open};
+use super::state;
+use crate::state::conformance::samples;
+use dropgate_schemas::change::Durability;
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+
+fn refusal(path: &Path) -> OpenFailure {
+    match open(path) {
+        Ok(_) => panic!("{} was opened", path.display()),
+        Err(failure) => failure,
+    }
+}
+
+#[tokio::test]
+async fn what_was_written_is_there_after_an_orderly_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("dropgate.db");
+    let upload = samples::upload("acme", "/upload/x", 1);
+    let (store, queue) = open(&path).unwrap();
+    store.apply(samples::created(&upload)).await.unwrap();
+    queue.close().await;
+    store.close().await;
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(names, ["dropgate.db"], "the log was folded in and removed");
+    assert_eq!(state(&path).upload(upload.upload_id).await.unwrap().unwrap().revision, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_may_open_a_new_file_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("dropgate.db");
+    let openers: Vec<_> = (0..8)
+        .map(|_| {
+            let path = path.clone();
+            std::thread::spawn(move || open(&path))
+        })
+        .collect();
+    for (n, opener) in openers.into_iter().enumerate() {
+        let (store, _) = opener.join().unwrap().unwrap();
+        store.apply(samples::created(&samples::upload("acme", &format!("/upload/{n}"), 1))).await.unwrap();
+    }
+}
+
+#[test]
+fn a_file_that_is_no_database_is_corrupt_and_stays_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("dropgate.db");
+    let content = b"PK\x03\x04 this is somebody's archive ".repeat(400);
+    fs::write(&path, &content).unwrap();
+    let failure = refusal(&path);
+    assert!(failure.corrupt, "{failure:?}");
+    assert!(failure.what.contains("not a database"), "{failure:?}");
+    assert!(failure.remedy.contains("backup"), "{failure:?}");
+    assert_eq!(fs::read(&path).unwrap(), content);
+}
+
+#[test]
+fn another_programs_database_is_refused_and_stays_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("dropgate.db");
+    let other = rusqlite::Connection::open(&path).unwrap();
+    other.execute_batch("CREATE TABLE bookmarks (url TEXT)").unwrap();
+    drop(other);
+    let content = fs::read(&path).unwrap();
+    let failure = refusal(&path);
+    assert!(!failure.corrupt && failure.what.contains("another program"), "{failure:?}");
+    assert_eq!(fs::read(&path).unwrap(), content);
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_refused_with_the_version_it_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("dropgate.db");
+    state(&path).close().await;
+    let newer = rusqlite::Connection::open(&path).unwrap();
+    newer.pragma_update(None, "user_version", 99).unwrap();
+    drop(newer);
+    let failure = refusal(&path);
+    assert!(!failure.corrupt && failure.what.contains("schema 99"), "{failure:?}");
+    assert!(failure.remedy.contains("newer version"), "{failure:?}");
+}
+
+#[tokio::test]
+async fn damage_is_found_after_an_unclean_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("dropgate.db");
+    let store = state(&path);
+    for n in 0..200 {
+        let upload = samples::full_upload("acme", &format!("/upload/{n}"), 1);
+        store.apply(samples::change(&upload, Durability::Visible)).await.unwrap();
+    }
+    store.close().await;
+    let mut content = fs::read(&path).unwrap();
+    let pages = content.len() / 4_096;
+    assert!(pages > 40, "{pages}");
+    for page in content.chunks_mut(4_096).skip(20) {
+        page[..200].fill(0x5a);
+    }
+    fs::write(&path, &content).unwrap();
+    // As a process that was killed leaves it: with something in the log.
+    let mut wal = path.clone().into_os_string();
+    wal.push("-wal");
+    fs::write(&wal, b"torn").unwrap();
+    let failure = refusal(&path);
+    assert!(failure.corrupt, "{failure:?}");
+    assert!(failure.remedy.contains("backup"), "{failure:?}");
+}
+
+#[test]
+fn what_can_not_be_made_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let failure = refusal(&dir.path().join("missing/dropgate.db"));
+    assert!(failure.what.contains("missing") && failure.remedy.contains("create"), "{failure:?}");
+    fs::create_dir(dir.path().join("dropgate.db")).unwrap();
+    let failure = refusal(&dir.path().join("dropgate.db"));
+    assert!(!failure.corrupt && !failure.remedy.is_empty(), "{failure:?}");
+}
