@@ -52,21 +52,25 @@ pub(crate) fn make_directory(path: &Path) -> io::Result<()> {
 }
 
 /// Puts a file in the place of another, durably and at once: a reader sees the old content or the new one. Readable by this
-/// user only.
+/// user only. One process at a time: the caller holds a lock. What a crash leaves of it is overwritten the next time.
 pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
-    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut temporary = tempfile::Builder::new().prefix(".new-").tempfile_in(parent)?;
-    temporary.write_all(content)?;
-    sync_data(temporary.as_file(), temporary.path());
-    temporary.persist(path).map_err(|e| e.error)?;
-    sync_directory(parent)
+    let new = path.with_added_extension("new");
+    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    file.write_all(content)?;
+    sync_data(&file, &new);
+    std::fs::rename(&new, path)?;
+    sync_directory(path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")))
 }
 
 /// Whether files can be made in a directory.
 pub(crate) fn probe(directory: &Path) -> io::Result<()> {
-    let path = directory.join(format!(".probe-{}", uuid::Uuid::now_v7()));
-    File::options().write(true).create_new(true).mode(0o600).open(&path)?;
-    std::fs::remove_file(&path)
+    let path = directory.join(".probe");
+    File::options().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+    match std::fs::remove_file(&path) {
+        // Another process probed at the same time.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
 }
 
 #[cfg(test)]
@@ -79,6 +83,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
         replace(&path, b"one").unwrap();
+        std::fs::write(dir.path().join("f.new"), "left over from a crash, and longer").unwrap();
         replace(&path, b"two").unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"two");
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
