@@ -52,10 +52,11 @@ pub(crate) fn make_directory(path: &Path) -> io::Result<()> {
 }
 
 /// Puts a file in the place of another, durably and at once: a reader sees the old content or the new one. Readable by this
-/// user only. One process at a time: the caller holds a lock. What a crash leaves of it is overwritten the next time.
+/// user only. One process at a time: the caller holds a lock. What a crash leaves of it is removed the next time.
 pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let new = path.with_added_extension("new");
-    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    remove(&new)?;
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(&new)?;
     file.write_all(content)?;
     sync_data(&file, &new);
     std::fs::rename(&new, path)?;
@@ -66,8 +67,12 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
 pub(crate) fn probe(directory: &Path) -> io::Result<()> {
     let path = directory.join(".probe");
     File::options().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
-    match std::fs::remove_file(&path) {
-        // Another process probed at the same time.
+    // Another process may probe at the same time.
+    remove(&path)
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         removed => removed,
     }
