@@ -83,3 +83,77 @@ fn what_is_printed_reads_back() {
     let (again, _) = load::load::<Config>("printed.toml", &printed, &[]).unwrap();
     assert_eq!(again, Config::default());
 }
+
+/// The shipped file with its settings (`#key = value`), its example (`#: …`), or neither uncommented.
+fn shipped(settings: bool, example: bool) -> String {
+    let text = include_str!("../../../config/local.toml");
+    let line = |line: &str| match line.strip_prefix('#') {
+        Some(rest) if rest.starts_with(|c: char| c.is_ascii_lowercase()) && settings => rest.to_owned(),
+        Some(rest) if rest.starts_with(':') && example => rest.trim_start_matches(':').to_owned(),
+        Some(_) => String::new(),
+        None => line.to_owned(),
+    };
+    text.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn parsed(text: &str) -> Config {
+    load::load::<Config>("config/local.toml", text, &[]).unwrap_or_else(|e| panic!("{e}")).0
+}
+
+#[test]
+fn the_shipped_config_says_every_default() {
+    assert_eq!(parsed(&shipped(false, false)), Config::default());
+    let said = parsed(&shipped(true, false));
+    assert_eq!(said, Config::default(), "a default in config/local.toml is not the program's");
+    // And leaves none out but those that depend on the machine.
+    let all = toml::Table::try_from(Config::default()).unwrap();
+    let written: toml::Table = shipped(true, false).parse().unwrap();
+    let left_out: Vec<String> = leaves(&toml::Value::Table(all), "")
+        .into_iter()
+        .filter(|path| written_at(&written, path).is_none())
+        .filter(|path| path != "gateway.listener.auth.hashes_at_once")
+        .collect();
+    assert!(left_out.is_empty(), "config/local.toml does not mention {left_out:?}");
+}
+
+#[test]
+fn the_shipped_example_has_no_problems_and_names_every_key() {
+    let config = parsed(&shipped(false, true));
+    let problems = dropgate_workers::check(&config.workers, &config.destination, &config.route);
+    assert!(problems.is_empty(), "{problems:?}");
+    assert_eq!((config.destination.len(), config.route.len()), (2, 2));
+    // What is printed has every key; what is written must have it too.
+    let printed = toml::Table::try_from(&config).unwrap();
+    let written: toml::Table = shipped(false, true).parse().unwrap();
+    for list in ["destination", "route"] {
+        let (printed, written) = (printed[list].as_array().unwrap(), written[list].as_array().unwrap());
+        for key in printed.iter().flat_map(|element| element.as_table().unwrap().keys()) {
+            assert!(
+                written.iter().any(|e| e.get(key).is_some()),
+                "config/local.toml does not mention {list}.{key}"
+            );
+        }
+    }
+}
+
+fn leaves(value: &toml::Value, path: &str) -> Vec<String> {
+    match value {
+        toml::Value::Table(table) => table
+            .iter()
+            .flat_map(|(key, value)| {
+                leaves(value, &if path.is_empty() { key.clone() } else { format!("{path}.{key}") })
+            })
+            .collect(),
+        toml::Value::Array(_) => Vec::new(),
+        _ => vec![path.to_owned()],
+    }
+}
+
+fn written_at<'a>(table: &'a toml::Table, path: &str) -> Option<&'a toml::Value> {
+    let (first, rest) = path.split_once('.').map_or((path, None), |(first, rest)| (first, Some(rest)));
+    let value = table.get(first)?;
+    match rest {
+        Some(rest) => written_at(value.as_table()?, rest),
+        None => Some(value),
+    }
+}
