@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::ssh::auth::Authenticator;
 use crate::ssh::hostkey::{HostKeyError, HostKeys};
-use crate::ssh::observer::{SessionFact, SessionObserver, report};
+use crate::ssh::observer::{SessionFact, SessionObserver};
 use crate::ssh::watch::AccountWatch;
 use crate::ssh::{Accounts, EngineFactory, Shared};
 
@@ -211,7 +211,7 @@ impl Listener {
             Err(limit) => {
                 // A line before the identification string is allowed (RFC 4253 section 4.2), and OpenSSH shows it.
                 let _ = socket.try_write(b"Too many connections, try again later\r\n");
-                report(&*self.shared.observer, SessionFact::TurnedAway { peer, limit });
+                self.shared.observer.record(SessionFact::TurnedAway { peer, limit });
                 None
             }
         }

@@ -141,4 +141,8 @@ impl SessionObserver for JournalObserver {
         }
         LogObserver.record(fact);
     }
+
+    fn takes_logins(&self) -> bool {
+        !self.journal.is_full()
+    }
 }

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::ListenerConfig;
 use super::limits::ConnectionPermit;
 use super::stream::{BeforeLogin, ClientStream};
-use crate::ssh::observer::{ConnectionInfo, SessionFact, report};
+use crate::ssh::observer::{ConnectionInfo, SessionFact};
 use crate::ssh::{ClientHandler, CloseReason, HandlerError, SessionControl, Shared};
 
 /// How often the slow timers (idle, blocked writes, drain) are looked at, at most.
@@ -51,7 +51,7 @@ impl Connection {
     pub(super) async fn run(self) {
         let Self { socket, control, config, russh, shared } = self;
         let _open = Gauge::SessionsOpen.enter();
-        report(&*shared.observer, SessionFact::Connected { id: control.id, peer: control.peer });
+        shared.observer.record(SessionFact::Connected { id: control.id, peer: control.peer });
         // Without it, small replies wait for the client's delayed acknowledgements.
         if let Err(error) = socket.set_nodelay(true) {
             tracing::debug!(session = %control.id, %error, "TCP_NODELAY");
@@ -90,7 +90,7 @@ impl Connection {
             sent: control.sent(),
             refused_keys: control.refused_keys(),
         };
-        report(&*shared.observer, ended);
+        shared.observer.record(ended);
     }
 }
 

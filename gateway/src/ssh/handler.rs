@@ -16,7 +16,7 @@ use super::attempts::{AttemptLimits, Attempts};
 use super::auth::{Authenticator, Login, Refusal, Verdict};
 use super::channel::{SftpChannel, TaskHome};
 use super::control::{CloseReason, Lifecycle, SessionControl};
-use super::observer::{ConnectionInfo, LoginMethod, SessionFact, SessionObserver, report};
+use super::observer::{ConnectionInfo, LoginMethod, SessionFact, SessionObserver};
 use super::watch::AccountWatch;
 use super::{EndReason, EngineContext, EngineFactory, Outbox, SessionInfo};
 
@@ -121,6 +121,11 @@ impl ClientHandler {
 
     /// Accepts a good login if the limits allow the session.
     fn admit(&mut self, user: &str, login: Box<Login>, method: LoginMethod) -> Auth {
+        if !self.shared.observer.takes_logins() {
+            tracing::warn!(session = %self.control.id, "login put off: the audit trail takes nothing at the moment");
+            self.control.close(CloseReason::LoginUnavailable);
+            return reject();
+        }
         match self.control.promote(&login.account.name) {
             Ok(()) => {
                 self.login = Some(login);
@@ -137,7 +142,7 @@ impl ClientHandler {
     fn refused(&self, user: &str, method: LoginMethod, refusal: Refusal) {
         let user = user.chars().take(USER_NAME_MAX).collect();
         let fact = SessionFact::LoginRefused { connection: self.connection(), user, method, refusal };
-        report(&*self.shared.observer, fact);
+        self.shared.observer.record(fact);
     }
 
     /// Closes the connection if this was the last try. The DISCONNECT follows the failure that russh sends first.
@@ -322,7 +327,7 @@ impl Handler for ClientHandler {
         self.shared.watch.add(&account, &self.control);
         let fact =
             SessionFact::LoginAccepted { session: Arc::clone(&info), account: Box::new(account.clone()) };
-        report(&*self.shared.observer, fact);
+        self.shared.observer.record(fact);
         self.session = Some((info, account));
         Ok(())
     }

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dropgate_backends::observe::Counter;
 use dropgate_schemas::account::Account;
 use dropgate_schemas::id::SessionId;
 
@@ -94,18 +93,12 @@ pub trait SessionObserver: Send + Sync + 'static {
     /// Takes note. Called on connection tasks: must not block or wait, so an implementation that stores puts the fact
     /// into a bounded queue of its own and says what happens when that is full.
     fn record(&self, fact: SessionFact);
-}
 
-/// Counts a fact and passes it on: the one place through which every fact goes.
-pub(crate) fn report(observer: &dyn SessionObserver, fact: SessionFact) {
-    match &fact {
-        SessionFact::TurnedAway { .. } => Counter::SessionsRefused.one(),
-        SessionFact::Connected { .. } => Counter::SessionsOpened.one(),
-        SessionFact::LoginAccepted { .. } => Counter::LoginsAccepted.one(),
-        SessionFact::LoginRefused { .. } => Counter::LoginsRefused.one(),
-        SessionFact::Disconnected { .. } => {}
+    /// Whether there is room for what a new session will do. While not, logins are answered "try again later": none may
+    /// go unrecorded.
+    fn takes_logins(&self) -> bool {
+        true
     }
-    observer.record(fact);
 }
 
 /// Writes facts to the log and nowhere else.

@@ -282,3 +282,16 @@ async fn other_methods_are_refused_and_counted_by_nobody_else() {
     assert!(refused >= 6, "{refused}");
     server.stop().await;
 }
+
+#[tokio::test]
+async fn nobody_gets_in_unrecorded() {
+    let server = Server::start(Behaviour::Echo).await;
+    server.recorder.full.store(true, Ordering::SeqCst);
+    let mut client = server.connect().await;
+    let result = client.authenticate_password("alice", PASSWORD).await;
+    assert!(!result.is_ok_and(|result| result.success()));
+    assert_eq!(server.end_of_connection().await, CloseReason::LoginUnavailable);
+    server.recorder.full.store(false, Ordering::SeqCst);
+    server.logged_in().await;
+    server.stop().await;
+}

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
@@ -41,12 +42,17 @@ static RUSSH_KEY: LazyLock<PrivateKey> =
 pub(crate) struct Recorder {
     facts: Mutex<Vec<SessionFact>>,
     changed: Notify,
+    pub(crate) full: AtomicBool,
 }
 
 impl SessionObserver for Recorder {
     fn record(&self, fact: SessionFact) {
         self.facts.lock().unwrap().push(fact);
         self.changed.notify_waiters();
+    }
+
+    fn takes_logins(&self) -> bool {
+        !self.full.load(Ordering::SeqCst)
     }
 }
 
@@ -128,7 +134,7 @@ impl Server {
         self.shutdown.cancel();
         let serving = self.serving.take().unwrap();
         tokio::time::timeout(PATIENCE, serving).await.expect("serve() ends after shutdown").unwrap();
-        assert_eq!(self.engines.live.load(std::sync::atomic::Ordering::SeqCst), 0, "engines left");
+        assert_eq!(self.engines.live.load(Ordering::SeqCst), 0, "engines left");
         assert!(self.engines.violations.lock().unwrap().is_empty(), "{:?}", self.engines.violations);
     }
 
