@@ -114,7 +114,7 @@ impl Identity {
         let mut lines = text.lines();
         let id = lines.next().and_then(|line| line.parse::<InstanceId>().ok());
         if !held {
-            let pid = lines.next().unwrap_or("unknown").to_owned();
+            let pid = lines.next().map_or("unknown", str::trim).to_owned();
             return Err(IdentityError::Taken { role, path, pid });
         }
         let returned = id.is_some();
