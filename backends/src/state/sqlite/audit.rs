@@ -3,13 +3,35 @@
 use super::{MOST, fault::Outcome};
 use crate::state::{AuditQuery, StateError, StoredAudit};
 use bytes::Bytes;
-use dropgate_schemas::audit::{Actor, AuditEntry, AuditResult};
+use dropgate_schemas::audit::{Action, Actor, AuditEntry, AuditResult};
 use rusqlite::{Connection, params, params_from_iter, types::Value};
+
+/// Entries from one mark of the time to the next.
+const MARK: i64 = 256;
+
+/// Actions that every upload comes by. An index on them would cost more than it helps: who looks for one of them alone
+/// finds it wherever he begins.
+const COMMON: [Action; 13] = [
+    Action::SessionConnect,
+    Action::SessionLogin,
+    Action::SessionDisconnect,
+    Action::SessionReads,
+    Action::UploadOpen,
+    Action::UploadHold,
+    Action::UploadAccept,
+    Action::UploadRename,
+    Action::UploadRoute,
+    Action::UploadProcess,
+    Action::DeliveryClaim,
+    Action::DeliveryFinalize,
+    Action::DeliverySucceed,
+];
 
 /// An entry, ready to be written.
 pub(super) struct Row {
     at: i64,
     action: String,
+    is_rare: bool,
     result: &'static str,
     actor: String,
     account: Option<String>,
@@ -25,6 +47,7 @@ impl Row {
         Ok(Self {
             at: entry.at.millis(),
             action: entry.action.name(),
+            is_rare: !COMMON.contains(&entry.action),
             result: match entry.result {
                 AuditResult::Ok => "ok",
                 AuditResult::Refused => "refused",
@@ -42,36 +65,50 @@ impl Row {
     }
 
     pub(super) fn write(&self, db: &Connection) -> Outcome<()> {
-        db.prepare_cached(
-            "INSERT INTO audit (at, action, result, actor, account, subject, upload, reference, canonical)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-        )?
-        .execute(params![
-            self.at,
-            self.action,
-            self.result,
-            self.actor,
-            self.account,
-            self.subject,
-            self.upload,
-            self.reference,
-            self.canonical,
-        ])?;
+        let position = db
+            .prepare_cached(
+                "INSERT INTO audit (at, action, rare_action, result, actor, account, subject, upload, reference, canonical)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+            )?
+            .insert(params![
+                self.at,
+                self.action,
+                self.is_rare.then_some(&self.action),
+                self.result,
+                self.actor,
+                self.account,
+                self.subject,
+                self.upload,
+                self.reference,
+                self.canonical,
+            ])?;
+        if position % MARK == 0 {
+            db.prepare_cached(
+                "INSERT INTO audit_marks (position, latest_at)
+                 SELECT ?1, max(max(at), coalesce((SELECT max(latest_at) FROM audit_marks), 0))
+                 FROM audit WHERE position > ?1 - ?2",
+            )?
+            .execute((position, MARK))?;
+        }
         Ok(())
     }
 }
 
 /// Entries by query.
 pub(super) fn find(db: &Connection, query: &AuditQuery) -> Outcome<Vec<StoredAudit>> {
-    let conditions: [(&str, Option<Value>); 9] = [
+    let rare =
+        query.action.as_ref().is_some_and(|action| COMMON.iter().all(|common| common.name() != *action));
+    let since = query.since.map(|since| Value::Integer(since.millis()));
+    let conditions: [(&str, Option<Value>); 10] = [
         ("reference = ?", query.reference.clone().map(Value::Text)),
         ("upload = ?", query.upload.map(|id| Value::Blob(id.uuid().as_bytes().to_vec()))),
         ("subject = ?", query.path.clone().map(Value::Text)),
         ("actor = ?", query.actor.clone().map(Value::Text)),
         ("account = ?", query.account.as_ref().map(|a| Value::Text(a.as_str().to_owned()))),
         ("result = ?", query.result.clone().map(Value::Text)),
-        ("action = ?", query.action.clone().map(Value::Text)),
-        ("at >= ?", query.since.map(|since| Value::Integer(since.millis()))),
+        (if rare { "rare_action = ?" } else { "action = ?" }, query.action.clone().map(Value::Text)),
+        ("at >= ?", since.clone()),
+        ("position > (SELECT coalesce(max(position), 0) FROM audit_marks WHERE latest_at < ?)", since),
         ("position > ?", query.after.map(|after| Value::Integer(i64::try_from(after).unwrap_or(i64::MAX)))),
     ];
     let mut terms = Vec::new();
@@ -95,14 +132,12 @@ pub(super) fn find(db: &Connection, query: &AuditQuery) -> Outcome<Vec<StoredAud
         "INDEXED BY audit_by_subject"
     } else if trouble {
         "INDEXED BY audit_by_trouble"
-    } else if query.action.is_some() {
+    } else if rare {
         "INDEXED BY audit_by_action"
     } else if query.actor.is_some() {
         "INDEXED BY audit_by_actor"
     } else if query.account.is_some() {
         "INDEXED BY audit_by_account"
-    } else if query.since.is_some() {
-        "INDEXED BY audit_by_at"
     } else {
         "NOT INDEXED"
     };

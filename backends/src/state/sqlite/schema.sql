@@ -84,20 +84,21 @@ CREATE TABLE accounts (
     doc      TEXT NOT NULL
 ) WITHOUT ROWID;
 
+-- Entries are never taken away, so the number after the last one was never given before.
 CREATE TABLE audit (
-    position  INTEGER PRIMARY KEY AUTOINCREMENT,
-    at        INTEGER NOT NULL,
-    action    TEXT NOT NULL,
-    result    TEXT NOT NULL,
-    actor     TEXT NOT NULL,
-    account   TEXT,
-    subject   TEXT,
-    upload    BLOB,
-    reference TEXT,
-    canonical BLOB NOT NULL
+    position    INTEGER PRIMARY KEY,
+    at          INTEGER NOT NULL,
+    action      TEXT NOT NULL,
+    rare_action TEXT,             -- the action, if it is not one that every upload comes by
+    result      TEXT NOT NULL,
+    actor       TEXT NOT NULL,
+    account     TEXT,
+    subject     TEXT,
+    upload      BLOB,
+    reference   TEXT,
+    canonical   BLOB NOT NULL
 );
-CREATE INDEX audit_by_at        ON audit (at);
-CREATE INDEX audit_by_action    ON audit (action);
+CREATE INDEX audit_by_action    ON audit (rare_action) WHERE rare_action IS NOT NULL;
 CREATE INDEX audit_by_actor     ON audit (actor);
 CREATE INDEX audit_by_account   ON audit (account)   WHERE account IS NOT NULL;
 CREATE INDEX audit_by_subject   ON audit (subject)   WHERE subject IS NOT NULL;
@@ -105,9 +106,16 @@ CREATE INDEX audit_by_upload    ON audit (upload)    WHERE upload IS NOT NULL;
 CREATE INDEX audit_by_reference ON audit (reference) WHERE reference IS NOT NULL;
 CREATE INDEX audit_by_trouble   ON audit (result)    WHERE result <> 'ok';
 
+-- Now and then, the latest moment of all entries up to a position: entries since a later moment lie behind it. Costs next to
+-- nothing where an index on the moment would cost a page for every entry.
+CREATE TABLE audit_marks (
+    position  INTEGER PRIMARY KEY,
+    latest_at INTEGER NOT NULL
+);
+
 -- What must follow from changes. A row goes when it was handled.
 CREATE TABLE outbox (
-    id         INTEGER PRIMARY KEY AUTOINCREMENT,
+    id         INTEGER PRIMARY KEY,
     entry_id   BLOB NOT NULL UNIQUE,
     kind       TEXT NOT NULL,
     upload     BLOB,

@@ -60,51 +60,117 @@ async fn one_file(store: &dyn StateStore, name: &str, content: &Bytes) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement"]
+async fn log_of_a_small_file() {
+    let dir = place();
+    let store = state(&dir.path().join("dropgate.db"));
+    let content = Bytes::from(vec![7; 4_096]);
+    let log = || std::fs::metadata(dir.path().join("dropgate.db-wal")).unwrap().len();
+    for n in 0..50 {
+        one_file(store.as_ref(), &format!("/upload/before/{n}"), &content).await;
+    }
+    let before = log();
+    for n in 0..50 {
+        one_file(store.as_ref(), &format!("/upload/now/{n}"), &content).await;
+    }
+    println!("one after another: {} KiB of log a file", (log() - before) / 50 / 1_024);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
 async fn small_files() {
     for tasks in [1, 4, 16, 64] {
         let dir = place();
         let store = state(&dir.path().join("dropgate.db"));
-        let content = Bytes::from(vec![7; 4_096]);
-        let begun = Instant::now();
-        let run = Duration::from_secs(4);
-        let done = Arc::new(AtomicUsize::new(0));
-        let syncs = syncs();
-        let cpu = cpu();
-        let running: Vec<_> = (0..tasks)
-            .map(|task| {
-                let (store, content, done) = (Arc::clone(&store), content.clone(), Arc::clone(&done));
-                tokio::spawn(async move {
-                    let mut times = Vec::new();
-                    let mut n = 0;
-                    while begun.elapsed() < run {
-                        let one = Instant::now();
-                        one_file(store.as_ref(), &format!("/upload/{task}/{n}"), &content).await;
-                        times.push(one.elapsed());
-                        n += 1;
-                        done.fetch_add(1, Ordering::Relaxed);
-                    }
-                    times
-                })
-            })
-            .collect();
-        let mut times = Vec::new();
-        for task in running {
-            times.extend(task.await.unwrap());
-        }
-        let took = begun.elapsed().as_secs_f64();
-        times.sort_unstable();
-        let done = done.load(Ordering::Relaxed);
-        println!(
-            "{tasks:3} tasks: {:6.0} files/s, p50 {:?}, p99 {:?}, max {:?}, {:.2} syncs a file, {:.0} us CPU a file",
-            done as f64 / took,
-            times[times.len() / 2],
-            times[times.len() * 99 / 100],
-            times[times.len() - 1],
-            (self::syncs() - syncs) as f64 / done as f64,
-            (self::cpu() - cpu) * 1e6 / done as f64,
-        );
+        run(&store, tasks).await;
         store.close().await;
     }
+}
+
+/// Many uploads that are done must not slow down those that come: `DROPGATE_MEASURE_UPLOADS` says how many.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn small_files_behind_many_finished_ones() {
+    let many = std::env::var("DROPGATE_MEASURE_UPLOADS").map_or(1_000_000, |n| n.parse().unwrap());
+    let dir = place();
+    let path = dir.path().join("dropgate.db");
+    let store = state(&path);
+    run(&store, 1).await;
+    let begun = Instant::now();
+    let next = Arc::new(AtomicUsize::new(0));
+    let filling: Vec<_> = (0..64)
+        .map(|_| {
+            let (store, next) = (Arc::clone(&store), Arc::clone(&next));
+            tokio::spawn(async move {
+                loop {
+                    let n = next.fetch_add(1, Ordering::Relaxed);
+                    if n >= many {
+                        return;
+                    }
+                    let directory = n.wrapping_mul(0x9e37_79b9) % 1_000;
+                    let mut record = samples::full_upload("acme", &format!("/upload/{directory}/old-{n}"), 1);
+                    record.state = UploadState::Processed;
+                    record.deleted_at = None;
+                    record.blob = Some(BlobRef::Inline);
+                    record.sha256 = Some(Sha256::of(&n.to_le_bytes()));
+                    let audit = (0..6).map(|_| entry(&record)).collect();
+                    store.apply(Change { audit, ..created(&record) }).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for task in filling {
+        task.await.unwrap();
+    }
+    let size = std::fs::metadata(&path).unwrap().len() >> 20;
+    println!("{many} finished uploads in {:?}, {size} MiB", begun.elapsed());
+    for tasks in [1, 16] {
+        run(&store, tasks).await;
+    }
+    let begun = Instant::now();
+    store.backlog().await.unwrap();
+    println!("counts: {:?}", begun.elapsed());
+    let begun = Instant::now();
+    let failed = UploadQuery { states: vec![UploadState::Failed], limit: 100, ..Default::default() };
+    assert!(store.find(failed).await.unwrap().is_empty());
+    println!("those that failed: {:?}", begun.elapsed());
+    store.close().await;
+}
+
+/// Small files for a few seconds, from so many tasks at once.
+async fn run(store: &Arc<dyn StateStore>, tasks: usize) {
+    let content = Bytes::from(vec![7; 4_096]);
+    let begun = Instant::now();
+    let run = Duration::from_secs(4);
+    let (syncs, cpu) = (syncs(), cpu());
+    let running: Vec<_> = (0..tasks)
+        .map(|_| {
+            let (store, content) = (Arc::clone(store), content.clone());
+            tokio::spawn(async move {
+                let mut times = Vec::new();
+                while begun.elapsed() < run {
+                    let one = Instant::now();
+                    one_file(store.as_ref(), &format!("/upload/in/{}", UploadId::new()), &content).await;
+                    times.push(one.elapsed());
+                }
+                times
+            })
+        })
+        .collect();
+    let mut times = Vec::new();
+    for task in running {
+        times.extend(task.await.unwrap());
+    }
+    let (took, done) = (begun.elapsed().as_secs_f64(), times.len() as f64);
+    times.sort_unstable();
+    println!(
+        "{tasks:3} tasks: {:6.0} files/s, p50 {:?}, p99 {:?}, max {:?}, {:.2} syncs a file, {:.0} us CPU a file",
+        done / took,
+        times[times.len() / 2],
+        times[times.len() * 99 / 100],
+        times[times.len() - 1],
+        (self::syncs() - syncs) as f64 / done,
+        (self::cpu() - cpu) * 1e6 / done,
+    );
 }
 
 fn syncs() -> u64 {

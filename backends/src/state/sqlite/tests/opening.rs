@@ -94,8 +94,7 @@ async fn damage_is_found_after_an_unclean_end() {
     }
     store.close().await;
     let mut content = fs::read(&path).unwrap();
-    let pages = content.len() / 4_096;
-    assert!(pages > 40, "{pages}");
+    assert!(content.len() > 160 << 10, "{}", content.len());
     for page in content.chunks_mut(4_096).skip(20) {
         page[..200].fill(0x5a);
     }

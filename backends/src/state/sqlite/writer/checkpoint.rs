@@ -14,8 +14,8 @@ use std::{
     thread::JoinHandle,
 };
 
-/// Pages in the log after which it is folded in: 16 MiB.
-const ENOUGH: i64 = 4_096;
+/// Pages in the log after which it is folded in: 32 MiB.
+const ENOUGH: i64 = 16_384;
 
 /// Commits between two looks at the length of the log.
 const LOOK: u32 = 16;
