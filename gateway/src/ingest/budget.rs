@@ -139,8 +139,10 @@ pub(super) struct Pressure {
 }
 
 impl Pressure {
-    /// Resolves at the next request for memory, also one that came since the last call.
+    /// Resolves when somebody asks for memory from now on. Who asked before asks again, if the need has not passed.
     pub(super) async fn wanted(&mut self) {
+        self.connection.mark_unchanged();
+        self.gateway.mark_unchanged();
         // The senders live as long as the budgets, which the upload itself holds.
         tokio::select! {
             _ = self.connection.changed() => {}

@@ -11,7 +11,7 @@ mod tests;
 use super::{assembly::Assembly, digest::RunningDigest, error::IngestError};
 use bytes::Bytes;
 pub use context::{UploadContext, UploadOptions};
-use dropgate_backends::{BlobStore, observe::Counter};
+use dropgate_backends::BlobStore;
 use dropgate_schemas::{id::BlobId, upload::Staged};
 pub use outcome::{Content, Finished, Parked};
 use state::{Memory, Phase, Reached, Shared, State};
@@ -153,7 +153,6 @@ impl OpenUpload {
         drop(state);
         match placed {
             Ok(work) => {
-                Counter::BytesReceived.add(data.len() as u64);
                 if work {
                     self.shared.wake.notify_one();
                 }

@@ -1,4 +1,5 @@
 mod store;
+mod walk;
 
 use super::*;
 use crate::ingest::budget::{Budget, Budgets, GatewayBudget};
