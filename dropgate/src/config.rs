@@ -96,13 +96,13 @@ impl Loaded {
         let key = format!("gateway.listener.{}", setting.key);
         let origin = self.places.find(&key);
         let what = format!("{} can't work", setting.value);
-        Problem { origin, key: Some(key), what, remedy: setting.why.to_owned() }
+        Problem { origin, key: Some(key), what, remedy: setting.why.to_owned(), missing: false }
     }
 
     /// A problem that shows only when the settings are taken together, with the place where its key was set.
     pub(crate) fn placed(&self, problem: dropgate_workers::Problem) -> Problem {
         let dropgate_workers::Problem { key, what, remedy } = problem;
-        Problem { origin: self.places.find(&key), key: Some(key), what, remedy }
+        Problem { origin: self.places.find(&key), key: Some(key), what, remedy, missing: false }
     }
 }
 
@@ -121,6 +121,7 @@ fn read(file: &Path) -> Result<String, Problems> {
             key: None,
             what: format!("the config file can't be read: {error}"),
             remedy: remedy.to_owned(),
+            missing: false,
         }])
     })
 }

@@ -126,6 +126,11 @@ impl<'i> Document<'i> {
         &self.name
     }
 
+    /// Bytes of the file's text.
+    pub(crate) fn len(&self) -> usize {
+        self.text.len()
+    }
+
     /// Every key with where it was set.
     pub(crate) fn places(&self) -> Vec<(String, Origin)> {
         let entries = entries(&self.root).into_iter();

@@ -11,34 +11,50 @@ const MOST_PROBLEMS: usize = 100;
 
 /// Reads settings of type `T` from the file's text and what was set from outside.
 ///
-/// A deserialiser stops at the first mistake. So the entry it stopped at is written down, taken out, and the rest is read
-/// again, until it goes through.
-///
 /// # Errors
-/// Every problem that was found.
+/// Every problem that was found, those of the file also where something from outside stands over them.
 pub(crate) fn load<T>(name: &str, text: &str, settings: &[Setting]) -> Result<(T, Places), Problems>
 where
     T: DeserializeOwned + Serialize + Default,
 {
     let mut document = Document::parse(name, text)
         .map_err(|errors| Problems::from(errors.into_iter().map(Problem::syntax).collect::<Vec<_>>()))?;
-    let mut problems = Vec::new();
+    let mut problems = match read::<T>(document.clone(), &[]) {
+        Ok(_) => Vec::new(),
+        // What is missing here may come from outside.
+        Err(problems) => problems.into_iter().filter(|problem| !problem.missing).collect(),
+    };
     for setting in settings {
         if let Err(what) = document.set(setting, false) {
             problems.push(Problem::setting(&setting.name, what));
         }
     }
+    match read::<T>(document, settings) {
+        Ok(read) if problems.is_empty() => Ok(read),
+        Ok(_) => Err(problems.into()),
+        Err(more) => Err(problems.into_iter().chain(more).collect::<Vec<_>>().into()),
+    }
+}
+
+/// A deserialiser stops at the first mistake. So the entry it stopped at is written down, taken out, and the rest is read
+/// again, until it goes through.
+fn read<'i, T>(mut document: Document<'i>, settings: &'i [Setting]) -> Result<(T, Places), Vec<Problem>>
+where
+    T: DeserializeOwned + Serialize + Default,
+{
     let complete = document.clone();
+    let whole = 0..complete.len();
     let defaults = toml::Table::try_from(T::default()).unwrap_or_default();
     let mut as_text = settings.iter().collect::<Vec<_>>();
+    let mut problems = Vec::new();
     while problems.len() < MOST_PROBLEMS {
-        let root = toml::Spanned::new(0..text.len(), document.root.clone());
+        let root = toml::Spanned::new(whole.clone(), document.root.clone());
         let error = match T::deserialize(toml::de::Deserializer::from(root)) {
             Ok(_) if !problems.is_empty() => break,
             Ok(settings) => return Ok((settings, Places::of(&complete))),
             Err(error) => error,
         };
-        let span = error.span().filter(|span| *span != (0..text.len()));
+        let span = error.span().filter(|span| *span != whole);
         let entry = span.as_ref().and_then(|span| document.entry_at(span));
         let quoted = entry.as_ref().and_then(|entry| document.quoted_in(entry, error.message()));
         let origin = complete.origin(quoted.as_ref().map(Entry::place).or(span));
@@ -58,7 +74,7 @@ where
             break;
         }
     }
-    Err(Problems::from(problems))
+    Err(problems)
 }
 
 fn is_about_a_type(message: &str) -> bool {

@@ -14,6 +14,8 @@ pub(crate) struct Problem {
     pub(crate) what: String,
     /// What to do.
     pub(crate) remedy: String,
+    /// Whether it is that something is not there.
+    pub(crate) missing: bool,
 }
 
 impl fmt::Display for Problem {
@@ -32,9 +34,12 @@ pub(crate) struct Problems(pub(crate) Vec<Problem>);
 
 impl From<Vec<Problem>> for Problems {
     fn from(mut problems: Vec<Problem>) -> Self {
-        problems.sort_by_key(|problem| match &problem.origin {
-            Origin::File { line, .. } => *line,
-            Origin::Setting(_) | Origin::Whole(_) => usize::MAX,
+        problems.sort_by_cached_key(|problem| {
+            let line = match &problem.origin {
+                Origin::File { line, .. } => *line,
+                Origin::Setting(_) | Origin::Whole(_) => usize::MAX,
+            };
+            (line, problem.to_string())
         });
         problems.dedup();
         Self(problems)
@@ -63,13 +68,14 @@ impl Problem {
             key: None,
             what: format!("not TOML: {}", error.message),
             remedy: "strings stand in double quotes, tables in [brackets]".to_owned(),
+            missing: false,
         }
     }
 
     /// A variable or an option can't be put where its name says.
     pub(crate) fn setting(name: &str, what: String) -> Self {
         let remedy = "`dropgate config print` shows all keys".to_owned();
-        Self { origin: Origin::Setting(name.to_owned()), key: None, what, remedy }
+        Self { origin: Origin::Setting(name.to_owned()), key: None, what, remedy, missing: false }
     }
 
     /// What a deserialiser said, in the words of this program, with what would be right.
@@ -83,11 +89,11 @@ impl Problem {
         let key = path.map(str::to_owned);
         if let Some((unknown, known)) = unknown_field(&message) {
             let what = format!("unknown key {unknown:?}");
-            return Self { origin, key, what, remedy: instead_of(&unknown, &known) };
+            return Self { origin, key, what, remedy: instead_of(&unknown, &known), missing: false };
         }
         if let Some(missing) = message.strip_prefix("missing field `").and_then(|m| m.strip_suffix('`')) {
             let what = format!("the key {missing:?} is missing");
-            return Self { origin, key, what, remedy: format!("add {missing} = …") };
+            return Self { origin, key, what, remedy: format!("add {missing} = …"), missing: true };
         }
         let secret = path.is_some_and(super::print::is_secret);
         let what = if secret { "not a value for this key".to_owned() } else { message };
@@ -96,7 +102,7 @@ impl Problem {
             None if secret => "refer to a secret by env:NAME or file:PATH".to_owned(),
             None => "correct it or take it out".to_owned(),
         };
-        Self { origin, key, what, remedy }
+        Self { origin, key, what, remedy, missing: false }
     }
 }
 

@@ -78,6 +78,20 @@ fn mistakes_in_the_environment_name_the_variable() {
 }
 
 #[test]
+fn a_mistake_in_the_file_shows_though_something_stands_over_it() {
+    let listen = [setting("DROPGATE__OPS__LISTEN", "127.0.0.1:0")];
+    let found = problems("[ops]\nlisten = 8080\n", &listen);
+    assert!(found.len() == 1 && found[0].starts_with("dropgate.toml:2: ops.listen"), "{found:#?}");
+    // But what the file leaves out may come from outside.
+    let file = "[[destination]]\nkind = 'directory'\nname = 'a'\n";
+    let found = problems(file, &[]);
+    assert!(found[0].contains("the key \"path\" is missing; add path"), "{found:#?}");
+    let path = [setting("DROPGATE__DESTINATION__1__PATH", "/srv/a")];
+    let (config, _) = load::load::<Config>("dropgate.toml", file, &path).unwrap();
+    assert_eq!(config.destination.len(), 1);
+}
+
+#[test]
 fn what_is_printed_reads_back() {
     let printed = print(&Config::default()).unwrap();
     let (again, _) = load::load::<Config>("printed.toml", &printed, &[]).unwrap();
