@@ -238,7 +238,13 @@ impl Crew {
     pub(crate) async fn stop(self) {
         self.shutdown.cancel();
         within(self.workers.drained()).await;
-        within(self.beating).await.unwrap();
+        // Aborted, if it was hushed.
+        let _ = within(self.beating).await;
+    }
+
+    /// Its heartbeat stands still; whatever it does goes on.
+    pub(crate) fn hush(&self) {
+        self.beating.abort();
     }
 
     /// Ends as kill -9 would.
@@ -264,6 +270,7 @@ pub(crate) fn quick() -> WorkersConfig {
     config.breaker.longest_seconds = millis(100);
     config.drain_seconds = Seconds::from(5);
     config.sweep.every_seconds = millis(100);
+    config.sweep.unclaimed_seconds = millis(500);
     config
 }
 

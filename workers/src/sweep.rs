@@ -61,6 +61,7 @@ pub(crate) async fn run(shop: Arc<Shop>) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (mut own, mut rung, mut backlog) = (Rung::default(), Rung::default(), accepted::Backlog::default());
     let mut collection = Collection::default();
+    let mut returned = shop.returned;
     while shop.stop.run_until_cancelled(ticks.tick()).await.is_some() {
         let sweep = async {
             note("own claims", accepted::own_claims(&shop, &mut own).await);
@@ -70,7 +71,15 @@ pub(crate) async fn run(shop: Arc<Shop>) {
                 Err(error) => return note("lease", Err(error)),
             }
             note("lost claims", accepted::lost_claims(&shop, &mut rung).await);
-            note("unclaimed uploads", accepted::unclaimed(&shop, &mut rung, &mut backlog).await);
+            if returned {
+                // What the former self had taken from the queue would otherwise wait for the queue's lease.
+                note(
+                    "uploads of a former self",
+                    accepted::unclaimed(&shop, &mut rung, &mut backlog, true).await,
+                );
+                returned = backlog.goes_on();
+            }
+            note("unclaimed uploads", accepted::unclaimed(&shop, &mut rung, &mut backlog, false).await);
             note("dead gateways", unfinished::dead_gateways(&shop).await);
             note("partial uploads", unfinished::expired_partials(&shop).await);
             note("held uploads", unfinished::expired_holds(&shop).await);

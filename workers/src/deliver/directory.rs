@@ -223,6 +223,3 @@ fn mismatch(
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -21,6 +21,13 @@ const AGAIN: Duration = Duration::from_secs(20);
 #[derive(Default)]
 pub(super) struct Backlog(Option<UploadId>);
 
+impl Backlog {
+    /// Whether there is more to look through.
+    pub(super) const fn goes_on(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
 /// Claims of this instance that this process does not work on: those of its former self, or of a task that ended without
 /// settling.
 pub(super) async fn own_claims(shop: &Shop, rung: &mut Rung) -> Result<(), StateError> {
@@ -69,8 +76,13 @@ fn jobs(rung: &mut Rung, uploads: &[Upload], orphaned: impl Fn(&Delivery) -> boo
     jobs
 }
 
-/// Accepted uploads whose bell was lost. A page each time, round and round.
-pub(super) async fn unclaimed(shop: &Shop, rung: &mut Rung, backlog: &mut Backlog) -> Result<(), StateError> {
+/// Accepted uploads whose bell was lost: those that wait for long, or all of them. A page each time, round and round.
+pub(super) async fn unclaimed(
+    shop: &Shop,
+    rung: &mut Rung,
+    backlog: &mut Backlog,
+    all: bool,
+) -> Result<(), StateError> {
     let waits = shop.config.sweep.unclaimed_seconds.duration();
     match shop.backends.queue.depth().await {
         Ok(depth) if depth < BUSY => {}
@@ -82,7 +94,7 @@ pub(super) async fn unclaimed(shop: &Shop, rung: &mut Rung, backlog: &mut Backlo
         }
     }
     let now = Timestamp::now();
-    let late = now.minus(waits);
+    let late = if all { now } else { now.minus(waits) };
     let query = UploadQuery {
         states: vec![UploadState::Committed],
         updated_before: Some(late),

@@ -35,6 +35,8 @@ pub(crate) struct Shop {
     pub(crate) recorder: Recorder,
     pub(crate) sweeper: Recorder,
     pub(crate) me: InstanceId,
+    /// Whether this instance existed before.
+    pub(crate) returned: bool,
     pub(crate) peers: Arc<Liveness>,
     pub(crate) failpoints: Failpoints,
     pub(crate) stop: CancellationToken,
@@ -84,6 +86,7 @@ impl Shop {
             sweeper: Recorder::system(backends.state.clone(), "sweeper", &node),
             backends,
             me: identity.id(),
+            returned: identity.returned(),
             peers,
             failpoints,
             stop: workers.stop.clone(),
@@ -110,7 +113,8 @@ impl Shop {
     /// Marks a delivery as worked on here; none if it is already.
     pub(super) fn enter(&self, delivery: DeliveryId) -> Option<Active<'_>> {
         let mut active = self.active.lock().unwrap_or_else(PoisonError::into_inner);
-        active.insert(delivery).then_some(Active(self, delivery))
+        // Not `then_some`: a mark made in vain would take the other one's away when it is dropped.
+        if active.insert(delivery) { Some(Active(self, delivery)) } else { None }
     }
 
     /// Whether this process works on a delivery now.
