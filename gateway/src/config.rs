@@ -34,7 +34,7 @@ pub struct UploadsConfig {
     pub max_bytes: u64,
     /// Files up to this size are stored with their record, in one durable write. Default 65536.
     pub inline_bytes: usize,
-    /// Payload in memory for one connection, in bytes. Default 25165824 (24 MiB).
+    /// Payload in memory for one connection, in bytes. Default 8388608 (8 MiB).
     pub connection_memory_bytes: usize,
     /// Payload in memory for all connections, in bytes. Default 536870912 (512 MiB).
     pub memory_bytes: usize,

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 /// Default bytes in memory for the uploads of one connection.
-pub const CONNECTION_BYTES: usize = 24 << 20;
+pub const CONNECTION_BYTES: usize = 8 << 20;
 
 /// How often a waiter asks others for memory.
 const PRESSURE_INTERVAL: Duration = Duration::from_millis(250);
@@ -50,7 +50,8 @@ impl Budget {
         }
         let acquire = Arc::clone(&self.bytes).acquire_many_owned(bytes);
         tokio::pin!(acquire);
-        let mut ask = interval_at(Instant::now(), PRESSURE_INTERVAL);
+        // Not at once: the storage mostly frees memory by itself, and blocks staged half full cost throughput.
+        let mut ask = interval_at(Instant::now() + PRESSURE_INTERVAL, PRESSURE_INTERVAL);
         ask.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
