@@ -549,8 +549,9 @@ async fn a_gap_that_nobody_fills_is_given_up_when_others_need_the_memory() {
     let fixture =
         Fixture::with(Arc::clone(&store), MIB, |options| options.stall_limit = Duration::from_secs(30));
     let gap = fixture.fresh();
-    for at in 1..8 {
-        gap.write(at * 120_000, &[0; 120_000]).await.unwrap();
+    // So much that the other one can't fill a block beside it.
+    for at in 1..9 {
+        gap.write(at * 125_000, &[0; 125_000]).await.unwrap();
     }
     tokio::time::sleep(Duration::from_secs(31)).await;
     let other = fixture.fresh();
