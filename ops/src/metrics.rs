@@ -149,7 +149,7 @@ fn print<V, M: EncodeMetric>(
 fn distribution(encoder: &mut DescriptorEncoder, timing: Timing) -> Result<(), fmt::Error> {
     let description = timing.describe();
     let seen = timing.distribution();
-    let bounds = BUCKETS.into_iter().chain([f64::MAX]);
+    let bounds = BUCKETS.into_iter().chain([f64::INFINITY]);
     let buckets: Vec<(f64, u64)> = bounds.zip(seen.buckets.iter().copied()).collect();
     encoder
         .encode_descriptor(description.name, description.help, None, MetricType::Histogram)?

@@ -12,7 +12,11 @@ use crate::{
     vfs::{Refusal, Tree, lookup::Slot, naming::TempNames},
 };
 use dropgate_backends::{
-    Backends, StateError, blob::Space, instance::Liveness, observe::Counter, relay::Ringer,
+    Backends, StateError,
+    blob::Space,
+    instance::Liveness,
+    observe::{Counter, Timing},
+    relay::Ringer,
 };
 use dropgate_schemas::{
     account::OnDuplicate,
@@ -29,7 +33,7 @@ use dropgate_schemas::{
 };
 use std::{
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// A CLOSE is answered within this time; WinSCP gives up after 15 s.
@@ -130,10 +134,15 @@ impl Committer {
 
     /// CLOSE of an open file, answered within [`CLOSE_LIMIT`].
     pub(super) async fn close(&self, file: &OpenFile) -> Result<CloseAnswer, Refusal> {
-        match tokio::time::timeout(CLOSE_LIMIT, self.try_close(file)).await {
+        let begun = Instant::now();
+        let answer = match tokio::time::timeout(CLOSE_LIMIT, self.try_close(file)).await {
             Ok(answer) => answer,
             Err(_) => self.close_too_late(file).await,
+        };
+        if let Ok(CloseAnswer::Accepted(_)) = &answer {
+            Timing::Acceptance.record(begun.elapsed());
         }
+        answer
     }
 
     async fn try_close(&self, file: &OpenFile) -> Result<CloseAnswer, Refusal> {
@@ -288,7 +297,6 @@ impl Committer {
             match self.write(accepted, inline.clone(), vec![entry], outbox, Durability::Durable).await {
                 Ok(stored) => {
                     self.tree.remember(&path);
-                    Counter::UploadsAccepted.one();
                     return Ok(Acceptance { upload: stored.upload_id, sha256, receipt, jobs });
                 }
                 Err(StateError::Conflict { what, why }) => {
@@ -464,8 +472,10 @@ impl Committer {
         durability: Durability,
     ) -> Result<Upload, StateError> {
         let mut stored = upload.clone();
+        let actions: Vec<Action> = audit.iter().map(|entry| entry.action).collect();
         let subject = Subject::Upload { upload: Box::new(upload), inline };
         stored.revision = self.backends.state.apply(Change { subject, audit, outbox, durability }).await?;
+        actions.into_iter().filter_map(step).for_each(Counter::one);
         Ok(stored)
     }
 
@@ -547,4 +557,16 @@ impl Committer {
             "{path} is being uploaded by another session: wait until it is done, or try again in 10 seconds if it was interrupted"
         ))
     }
+}
+
+/// The counter of a step that an upload reached.
+fn step(action: Action) -> Option<Counter> {
+    let steps = [
+        (Action::UploadOpen, Counter::UploadsOpened),
+        (Action::UploadInterrupt, Counter::UploadsInterrupted),
+        (Action::UploadAbort, Counter::UploadsAborted),
+        (Action::UploadHold, Counter::UploadsHeld),
+        (Action::UploadAccept, Counter::UploadsAccepted),
+    ];
+    steps.into_iter().find(|(of, _)| *of == action).map(|(_, counter)| counter)
 }

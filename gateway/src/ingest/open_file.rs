@@ -6,7 +6,10 @@ use super::{
     error::IngestError,
 };
 use crate::{sftp::attrs::Attrs, vfs::Refusal};
-use dropgate_backends::StateError;
+use dropgate_backends::{
+    StateError,
+    observe::{Gauge, Inside},
+};
 use dropgate_schemas::{
     path::VirtualPath,
     upload::{Attributes, Grade, Staged, Upload},
@@ -63,6 +66,7 @@ pub struct OpenFile {
     said: Mutex<Said>,
     saver: OnceLock<()>,
     reopened: OnceCell<()>,
+    _counted: Inside,
 }
 
 /// What the client told of the file while it was open.
@@ -117,6 +121,7 @@ impl OpenFile {
             phase: Mutex::new(Phase::Open),
             last_write: Mutex::new(Instant::now()),
             gone: AtomicBool::new(false),
+            _counted: Gauge::UploadsReceiving.enter(),
             saver: OnceLock::new(),
             reopened: OnceCell::new(),
         })

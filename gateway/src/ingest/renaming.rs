@@ -2,7 +2,7 @@
 
 use super::commit::{Acceptance, Committer, TRIES};
 use crate::vfs::{Refusal, lookup::Slot, rename::RenameDecision};
-use dropgate_backends::StateError;
+use dropgate_backends::{StateError, observe::Timing};
 use dropgate_schemas::{
     audit::Action,
     change::{Durability, OutboxEntry, OutboxMessage},
@@ -57,7 +57,11 @@ impl Committer {
                     let version = self.next_version(to).await?;
                     let complete =
                         Upload { path: to.clone(), version, evidence: Some(Grade::RenamedFromTemp), ..*held };
-                    self.accept(complete, None, request, before).await.map(RenameAnswer::Accepted)
+                    let begun = Instant::now();
+                    let accepted = self.accept(complete, None, request, before).await;
+                    accepted
+                        .inspect(|_| Timing::Acceptance.record(begun.elapsed()))
+                        .map(RenameAnswer::Accepted)
                 }
                 RenameDecision::MoveHeld(held) => self.move_held(*held, to, request).await,
                 RenameDecision::MoveAccepted { upload, target } => {
