@@ -1,6 +1,6 @@
 //! The three addresses that every role serves, asked over a real socket, on real stores.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may fail by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
 use async_trait::async_trait;
 use bytes::Bytes;
