@@ -5,10 +5,12 @@
 
 mod call;
 mod checkpoint;
+mod intake;
 
 use self::{
     call::{Call, Pending},
     checkpoint::Checkpointer,
+    intake::Intake,
 };
 use super::{
     fault::{Fault, Outcome},
@@ -22,7 +24,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -64,7 +66,8 @@ impl Writer {
     pub(super) fn start(path: &Path, db: Connection, watch: Arc<Watch>) -> Outcome<Self> {
         let (queue, waiting) = mpsc::channel(QUEUE);
         let checkpointer = Checkpointer::start(connect(path, Purpose::Write)?)?;
-        let writing = Writing { db, waiting, watch, checkpointer, synchronous: None, path: path.to_owned() };
+        let intake = Intake::new(waiting);
+        let writing = Writing { db, intake, watch, checkpointer, synchronous: None, path: path.to_owned() };
         let thread =
             std::thread::Builder::new().name("state-writer".to_owned()).spawn(move || writing.run())?;
         Ok(Self { queue, thread: Mutex::new(Some(thread)) })
@@ -109,7 +112,7 @@ fn closed() -> StateError {
 
 struct Writing {
     db: Connection,
-    waiting: mpsc::Receiver<Message>,
+    intake: Intake,
     watch: Arc<Watch>,
     checkpointer: Checkpointer,
     /// What the connection's `synchronous` is set to.
@@ -120,33 +123,15 @@ struct Writing {
 
 impl Writing {
     fn run(mut self) {
-        let mut closing = None;
-        while closing.is_none() {
-            let Some(first) = self.waiting.blocking_recv() else { break };
-            let mut batch = Vec::new();
-            let mut next = Some(first);
-            while let Some(message) = next {
-                match message {
-                    Message::Call(call) => batch.push(call),
-                    Message::Close(done) => {
-                        closing = Some(done);
-                        // What waits already is still done, what comes later is not taken.
-                        self.waiting.close();
-                    }
-                }
-                next = if batch.len() < BATCH { self.waiting.try_recv().ok() } else { None };
-            }
-            self.batch(batch);
-            while closing.is_some()
-                && let Ok(Message::Call(call)) = self.waiting.try_recv()
-            {
-                self.batch(vec![call]);
+        while self.intake.wait() {
+            while let Some(batch) = self.intake.next_batch() {
+                self.batch(batch);
             }
         }
         self.checkpointer.stop();
         // The last connection of all processes folds the rest of the log in and removes it.
         drop(self.db);
-        if let Some(done) = closing {
+        if let Some(done) = self.intake.closing() {
             let _ = done.send(());
         }
     }
@@ -211,8 +196,13 @@ impl Writing {
                 statement("RELEASE change")?;
             }
         }
-        #[cfg(test)]
-        SYNCS.fetch_add(u64::from(durability == Durability::Durable), std::sync::atomic::Ordering::Relaxed);
-        statement("COMMIT")
+        let begun = Instant::now();
+        statement("COMMIT")?;
+        if durability == Durability::Durable {
+            self.intake.synced(begun.elapsed(), batch.len());
+            #[cfg(test)]
+            SYNCS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+        Ok(())
     }
 }
