@@ -154,7 +154,25 @@ pub(crate) enum AccountCommand {
         #[arg(long, value_name = "GLOB")]
         temp_pattern: Vec<String>,
         #[command(flatten)]
+        policy: Policy,
+        #[command(flatten)]
         json: Json,
+    },
+    /// Change keys, temp patterns or policy. Taking a key away ends live sessions
+    Change {
+        /// Login name
+        name: AccountName,
+        /// Public key file to add (OpenSSH form, one or more keys); may be given several times
+        #[arg(long, value_name = "FILE")]
+        add_public_key: Vec<PathBuf>,
+        /// Fingerprint (SHA256:…) of a public key to take away; may be given several times
+        #[arg(long, value_name = "FINGERPRINT")]
+        remove_public_key: Vec<String>,
+        /// Names like this are held until renamed, in place of those set so far; an empty one sets none
+        #[arg(long, value_name = "GLOB")]
+        temp_pattern: Vec<String>,
+        #[command(flatten)]
+        policy: Policy,
     },
     /// Set another password; without --password-stdin a random one, printed once. Live sessions end
     Password {
@@ -188,6 +206,37 @@ pub(crate) enum AccountCommand {
         /// Login name
         name: AccountName,
     },
+}
+
+/// What an account's uploads are held to.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub(crate) struct Policy {
+    /// What happens to a repeat of the last delivered version (same path, size, digest) [default: deliver]
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub(crate) on_duplicate: Option<Duplicate>,
+    /// The weakest sign of completeness that is accepted [default: close-only]
+    #[arg(long, value_enum, value_name = "GRADE")]
+    pub(crate) minimum_evidence: Option<Evidence>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Duplicate {
+    /// It is a new version and is delivered
+    Deliver,
+    /// The client gets OK and the old receipt; nothing is delivered
+    Suppress,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Evidence {
+    /// A CLOSE and nothing else (OpenSSH sends one also after Ctrl-C)
+    CloseOnly,
+    /// The client set the size after writing (lftp, scp)
+    FsetstatSize,
+    /// The client declared the size at OPEN (WinSCP)
+    DeclaredSize,
+    /// The client renamed a temp name to the final name
+    RenamedFromTemp,
 }
 
 #[derive(Debug, Subcommand)]
@@ -306,6 +355,8 @@ mod tests {
             "hostkey show --json",
             "account add acme --partner acme",
             "account add acme --partner acme --password-stdin --public-key a.pub --public-key b.pub --temp-pattern *.tmp",
+            "account add acme --partner acme --on-duplicate suppress --minimum-evidence renamed-from-temp",
+            "account change acme --add-public-key a.pub --remove-public-key SHA256:x --temp-pattern *.tmp --on-duplicate deliver",
             "account password acme --password-stdin",
             "account list --json --data-dir d",
             "account show acme",

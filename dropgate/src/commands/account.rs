@@ -1,10 +1,12 @@
 //! `dropgate account`: who may log in. Works beside running roles: they see every change within a second.
 
+mod change;
+mod show;
+
 use super::open::{Open, entry, read_text};
 use crate::{
-    cli::{AccountCommand, Global, Json},
+    cli::{AccountCommand, Duplicate, Evidence, Global, Policy},
     exit::Usage,
-    table::Table,
 };
 use anyhow::{Context as _, bail};
 use dropgate_backends::credentials::{password, public_key};
@@ -15,7 +17,6 @@ use dropgate_schemas::{
     time::Timestamp,
     upload::Grade,
 };
-use serde_json::{Value, json};
 use std::{
     io::{BufRead as _, Read as _, Write as _},
     path::PathBuf,
@@ -30,7 +31,7 @@ const LONGEST_LINE: u64 = 8192;
 /// What could not be done, and why.
 pub(crate) async fn run(command: AccountCommand, global: &Global) -> anyhow::Result<()> {
     match command {
-        AccountCommand::Add { name, partner, password_stdin, public_key, temp_pattern, json } => {
+        AccountCommand::Add { name, partner, password_stdin, public_key, temp_pattern, policy, json } => {
             // Everything that can be wrong with the options is found before anything is changed.
             check_patterns(&temp_pattern)?;
             let public_keys = read_keys(&public_key)?;
@@ -42,10 +43,17 @@ pub(crate) async fn run(command: AccountCommand, global: &Global) -> anyhow::Res
                 None
             };
             let open = Open::or_make(global).await?;
-            let wanted = New { name, partner, password, public_keys, temp_patterns: temp_pattern };
+            let wanted = New { name, partner, password, public_keys, temp_patterns: temp_pattern, policy };
             let done = add(&open, wanted).await;
             open.close().await;
-            print_added(&done?, json)
+            show::print_added(&done?, json)
+        }
+        AccountCommand::Change { name, add_public_key, remove_public_key, temp_pattern, policy } => {
+            let wanted = change::Wanted::read(&add_public_key, remove_public_key, temp_pattern, policy)?;
+            let open = Open::existing(global).await?;
+            let done = change::apply(&open, &name, wanted).await;
+            open.close().await;
+            say(&done?)
         }
         AccountCommand::Password { name, password_stdin } => {
             let password = if password_stdin { Password::typed()? } else { Password::random() };
@@ -62,13 +70,13 @@ pub(crate) async fn run(command: AccountCommand, global: &Global) -> anyhow::Res
         }
         AccountCommand::List(json) => {
             let open = Open::existing(global).await?;
-            let listed = list(&open, json).await;
+            let listed = show::list(&open, json).await;
             open.close().await;
             say(&listed?)
         }
         AccountCommand::Show { name, json } => {
             let open = Open::existing(global).await?;
-            let shown = show(&open, &name, json).await;
+            let shown = show::show(&open, &name, json).await;
             open.close().await;
             say(&shown?)
         }
@@ -121,6 +129,25 @@ pub(crate) struct New {
     pub(crate) password: Option<Password>,
     pub(crate) public_keys: Vec<PublicKey>,
     pub(crate) temp_patterns: Vec<String>,
+    pub(crate) policy: Policy,
+}
+
+impl Policy {
+    /// Sets on the account what is asked for.
+    fn set(self, account: &mut Account) {
+        match self.on_duplicate {
+            Some(Duplicate::Deliver) => account.on_duplicate = OnDuplicate::Deliver,
+            Some(Duplicate::Suppress) => account.on_duplicate = OnDuplicate::Suppress,
+            None => {}
+        }
+        match self.minimum_evidence {
+            Some(Evidence::CloseOnly) => account.minimum_grade = Grade::CloseOnly,
+            Some(Evidence::FsetstatSize) => account.minimum_grade = Grade::FsetstatSize,
+            Some(Evidence::DeclaredSize) => account.minimum_grade = Grade::DeclaredSize,
+            Some(Evidence::RenamedFromTemp) => account.minimum_grade = Grade::RenamedFromTemp,
+            None => {}
+        }
+    }
 }
 
 /// What was added.
@@ -135,7 +162,7 @@ pub(crate) struct Added {
 /// # Errors
 /// If it exists, belonged to another partner, or a store refuses.
 pub(crate) async fn add(open: &Open, new: New) -> anyhow::Result<Added> {
-    let New { name, partner, password, public_keys, temp_patterns } = new;
+    let New { name, partner, password, public_keys, temp_patterns, policy } = new;
     let before = open.state().account(&name).await.with_context(|| format!("account {name}"))?;
     if let Some(before) = &before {
         if !before.removed {
@@ -159,7 +186,7 @@ pub(crate) async fn add(open: &Open, new: New) -> anyhow::Result<Added> {
     let credentials = Credentials { account: name.clone(), password_hash, public_keys };
     open.backends.credentials.put(credentials.clone()).await.with_context(|| format!("account {name}"))?;
     let now = Timestamp::now();
-    let account = Account {
+    let mut account = Account {
         name: name.clone(),
         partner,
         enabled: true,
@@ -172,6 +199,7 @@ pub(crate) async fn add(open: &Open, new: New) -> anyhow::Result<Added> {
         created_at: now,
         updated_at: now,
     };
+    policy.set(&mut account);
     let mut audit = about(&account, Action::AccountAdd);
     audit.after = Some("enabled".to_owned());
     note_credentials(&mut audit, &credentials);
@@ -183,25 +211,35 @@ async fn set_password(open: &Open, name: &AccountName, password: &Password) -> a
     let mut account = open.account(name).await?;
     let mut credentials = credentials_of(open, name).await?;
     credentials.password_hash = Some(password::Passwords::default().hash(&password.text).await?);
-    // On record first: a change that nobody can trace is worse than a trace of one that failed.
     account.revocation_epoch += 1;
+    store(open, account, credentials, "password set").await
+}
+
+/// Stores changed verifiers with the account that goes with them. On record first: a change that nobody can trace is worse
+/// than a trace of one that failed.
+async fn store(
+    open: &Open,
+    mut account: Account,
+    credentials: Credentials,
+    what: &str,
+) -> anyhow::Result<()> {
     account.updated_at = Timestamp::now();
     let mut audit = about(&account, Action::AccountChange);
-    audit.reason = Some("password set".to_owned());
+    audit.reason = Some(what.to_owned());
     note_credentials(&mut audit, &credentials);
-    apply(open, account.clone(), audit).await?;
+    let name = account.name.clone();
+    let mut failed = AuditEntry { result: AuditResult::Failed, ..about(&account, Action::AccountChange) };
+    apply(open, account, audit).await?;
     if let Err(error) = open.backends.credentials.put(credentials).await {
-        let mut audit = about(&account, Action::AccountChange);
-        audit.result = AuditResult::Failed;
-        audit.reason = Some("the password could not be stored".to_owned());
+        failed.reason = Some(format!("{what}: could not be stored"));
         let change = Change {
             subject: Subject::None,
-            audit: vec![audit],
+            audit: vec![failed],
             outbox: vec![],
             durability: Durability::Durable,
         };
         let _ = open.state().apply(change).await;
-        return Err(error).with_context(|| format!("account {name}: the old password still holds"));
+        return Err(error).with_context(|| format!("account {name}: the old credentials still hold"));
     }
     Ok(())
 }
@@ -318,110 +356,6 @@ fn state_of(account: &Account) -> &'static str {
     } else {
         "disabled"
     }
-}
-
-/// How the account logs in, without any verifier.
-fn login_of(credentials: &Credentials) -> String {
-    let password = credentials.password_hash.is_some().then(|| "password".to_owned());
-    let keys = match credentials.public_keys.len() {
-        0 => None,
-        1 => Some("1 key".to_owned()),
-        n => Some(format!("{n} keys")),
-    };
-    let ways: Vec<String> = password.into_iter().chain(keys).collect();
-    if ways.is_empty() { "none".to_owned() } else { ways.join(", ") }
-}
-
-fn as_json(account: &Account, credentials: &Credentials) -> Value {
-    let keys: Vec<Value> = credentials
-        .public_keys
-        .iter()
-        .map(|key| {
-            json!({
-                "fingerprint": key.fingerprint, "comment": key.comment, "from": key.from,
-                "expires_at": key.expires_at, "added_at": key.added_at,
-            })
-        })
-        .collect();
-    json!({
-        "account": account.name, "partner": account.partner, "enabled": account.enabled,
-        "password": credentials.password_hash.is_some(), "public_keys": keys,
-        "temp_patterns": account.temp_patterns,
-        "created_at": account.created_at, "updated_at": account.updated_at,
-    })
-}
-
-async fn list(open: &Open, json: Json) -> anyhow::Result<String> {
-    let mut table = Table::new(["ACCOUNT", "PARTNER", "STATE", "LOGIN", "ADDED"]);
-    let mut values = Vec::new();
-    let mut after: Option<AccountName> = None;
-    loop {
-        let page = open.state().list_accounts(after.as_ref(), 500).await.context("the list of accounts")?;
-        let Some(last) = page.last() else { break };
-        after = Some(last.name.clone());
-        for account in page.iter().filter(|account| !account.removed) {
-            let credentials = credentials_of(open, &account.name).await?;
-            values.push(as_json(account, &credentials));
-            table.row([
-                account.name.to_string(),
-                account.partner.to_string(),
-                state_of(account).to_owned(),
-                login_of(&credentials),
-                account.created_at.to_string(),
-            ]);
-        }
-    }
-    Ok(match json.json {
-        true => serde_json::to_string_pretty(&values)?,
-        false if table.is_empty() => {
-            "no accounts: `dropgate account add NAME --partner PARTNER` adds one".to_owned()
-        }
-        false => table.to_string().trim_end().to_owned(),
-    })
-}
-
-async fn show(open: &Open, name: &AccountName, json: Json) -> anyhow::Result<String> {
-    let account = open.account(name).await?;
-    let credentials = credentials_of(open, name).await?;
-    if json.json {
-        return Ok(serde_json::to_string_pretty(&as_json(&account, &credentials))?);
-    }
-    let mut lines = vec![
-        format!("account        {}", account.name),
-        format!("partner        {}", account.partner),
-        format!("state          {}", state_of(&account)),
-        format!("password       {}", if credentials.password_hash.is_some() { "set" } else { "none" }),
-    ];
-    for key in &credentials.public_keys {
-        let comment = crate::logging::escape(&key.comment);
-        let from = if key.from.is_empty() { String::new() } else { format!(" from {}", key.from.join(",")) };
-        let until = key.expires_at.map(|at| format!(" until {at}")).unwrap_or_default();
-        lines.push(format!("public key     {} {comment}{from}{until}", key.fingerprint));
-    }
-    if !account.temp_patterns.is_empty() {
-        lines.push(format!("temp patterns  {}", account.temp_patterns.join(" ")));
-    }
-    lines.push(format!("added          {}", account.created_at));
-    lines.push(format!("changed        {}", account.updated_at));
-    Ok(lines.join("\n"))
-}
-
-fn print_added(added: &Added, json: Json) -> anyhow::Result<()> {
-    let name = &added.account.name;
-    if json.json {
-        let mut value = as_json(&added.account, &added.credentials);
-        if let (Some(shown), Some(object)) = (&added.shown, value.as_object_mut()) {
-            object.insert("new_password".to_owned(), shown.as_str().into());
-        }
-        return say(&serde_json::to_string_pretty(&value)?);
-    }
-    let login = login_of(&added.credentials);
-    let mut lines =
-        vec![format!("account {name} of partner {} added (login: {login})", added.account.partner)];
-    if let Some(shown) = &added.shown {
-        lines.push(format!("password: {shown}\nIt is shown this once."));
-    }
-    say(&lines.join("\n"))
 }
 
 /// One answer on standard output.

@@ -1,6 +1,7 @@
 //! What the first start of `run` makes, so that a newcomer can log in.
 
 use crate::{
+    cli::Policy,
     commands::{
         account::{New, Password, add},
         open::Open,
@@ -41,6 +42,7 @@ pub(crate) async fn account(config: &Config, backends: &Backends) -> anyhow::Res
             password: Some(password),
             public_keys: Vec::new(),
             temp_patterns: Vec::new(),
+            policy: Policy::default(),
         };
         add(&open, new).await?;
         return Ok(Some(Login { account: name, partner, password: shown }));
