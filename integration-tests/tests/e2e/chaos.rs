@@ -2,11 +2,26 @@
 
 use anyhow::{Result, ensure};
 use dropgate_integration_tests::chaos::{Plan, run};
+use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_over_fifty_kills() -> Result<()> {
-    let plan = Plan::from_environment()?;
-    let report = run(&plan).await?;
+    kill_and_check(&Plan::from_environment()?).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes many minutes: make test-full"]
+async fn nothing_acknowledged_is_lost_over_a_thousand_kills() -> Result<()> {
+    for round in 0..10 {
+        let plan = Plan::from_environment()?;
+        let limit = Duration::from_secs(1200);
+        kill_and_check(&Plan { kills: 100, seed: plan.seed + round, limit, ..plan }).await?;
+    }
+    Ok(())
+}
+
+async fn kill_and_check(plan: &Plan) -> Result<()> {
+    let report = run(plan).await?;
     println!(
         "chaos: {} kills ({} during a start) in {:.0} s; {} uploads begun, {} acknowledged, {} versions; refusals: {:?}",
         report.kills,

@@ -170,3 +170,25 @@ async fn four_large_uploads_at_once_stay_within_memory() -> Result<()> {
     verify(&gate, &ledger).await?;
     gate.finish().await
 }
+
+/// The hang that others met: new keys while the store is slower than the network. The server shares one core with whatever
+/// else runs there and writes to a real disk.
+#[tokio::test]
+#[ignore = "takes minutes: make test-full"]
+async fn a_gigabyte_with_new_keys_every_16_mebibytes_into_a_slow_store_five_times() -> Result<()> {
+    let wrapper = ["taskset", "-c", "0", "nice", "-n", "19"].map(str::to_owned).to_vec();
+    let gate = Gate::start(Setup { wrapper, ..Setup::default().on_disk() }).await?;
+    let ledger = Ledger::in_memory();
+    let mut client = OpenSsh::new(&gate, "acme")?;
+    client.more = vec!["-oRekeyLimit=16M".to_owned()];
+    let local = client.local("gigabyte");
+    for round in 0..5 {
+        let digest = payload::write_file(&local, round, 1 << 30)?;
+        let line = ledger.begin_digest("acme", "/upload/gigabyte", 1 << 30, digest)?;
+        client.sftp(&format!("put {} /upload/gigabyte\n", local.display())).await?;
+        ledger.acknowledge(line)?;
+        gate.settled().await?;
+    }
+    verify(&gate, &ledger).await?;
+    gate.finish().await
+}
