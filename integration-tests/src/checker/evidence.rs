@@ -90,7 +90,7 @@ impl Evidence {
     /// # Errors
     /// If that does not happen in time.
     pub async fn gather_at_rest(gate: &Gate) -> Result<Self> {
-        let database = gate.data().join("state.db");
+        let database = gate.data().join("dropgate.db");
         until(REST, "the system to come to rest", || async {
             let connection = open(&database)?;
             let in_flight: i64 = connection.query_row(
@@ -129,7 +129,7 @@ impl Evidence {
     /// # Errors
     /// If something can't be read.
     pub fn read(data: &Path) -> Result<Self> {
-        let connection = open(&data.join("state.db"))?;
+        let connection = open(&data.join("dropgate.db"))?;
         let mut evidence =
             Self { published: records::events(&data.join("events.ndjson"))?, ..Self::default() };
         let mut uploads = connection.prepare(

@@ -9,10 +9,10 @@ use super::{
     until::{until, until_true},
 };
 use crate::raw::{Connection, Credential, Login, Raw, Transport};
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use serde_json::Value;
 use std::{
-    fs::OpenOptions,
+    fs::{File, OpenOptions},
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
@@ -221,7 +221,9 @@ impl Gate {
         }
         let log = OpenOptions::new().create(true).append(true).open(self.log(role))?;
         let mut command = wrap(&self.setup.wrapper, self.cli.command(&args)?);
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        // What it prints for people at the start is no log.
+        let said = File::create(self.scratch.join(format!("{role}.out")))?;
+        command.stdin(Stdio::null()).stdout(said).stderr(log);
         if std::env::var_os("RUST_LOG").is_none() {
             command.env("RUST_LOG", "info");
         }
@@ -235,20 +237,21 @@ impl Gate {
             let answer = self.look_ready(&path, pid);
             async { answer }
         })
-        .await
+        .await?
     }
 
-    fn look_ready(&mut self, path: &Path, pid: u32) -> Result<Option<Value>> {
+    /// The outer error is tried again, the inner one is final.
+    fn look_ready(&mut self, path: &Path, pid: u32) -> Result<Option<Result<Value>>> {
         for (role, process) in &mut self.processes {
             if let Some(status) = process.ended()? {
-                bail!("dropgate {role} ended with {status} before it was ready");
+                let end = anyhow!("dropgate {role} ended with {status} before it was ready");
+                return Ok(Some(Err(end)));
             }
         }
         let Ok(text) = std::fs::read_to_string(path) else { return Ok(None) };
-        let ready: Value =
-            serde_json::from_str(&text).with_context(|| format!("{}: {text}", path.display()))?;
+        let ready: Value = serde_json::from_str(&text).with_context(|| format!("{}: {text}", path.display()))?;
         // The file of a process that was killed may still be there.
-        Ok((ready.get("pid").and_then(Value::as_u64) == Some(u64::from(pid))).then_some(ready))
+        Ok((ready.get("pid").and_then(Value::as_u64) == Some(u64::from(pid))).then_some(Ok(ready)))
     }
 
     /// Where it listens for SFTP.
@@ -497,7 +500,9 @@ impl Gate {
         let mut args = vec!["audit", "list"];
         args.extend_from_slice(more);
         let value = self.cli.json(&args).await?;
-        value.as_array().cloned().context("audit list --json prints no array")
+        let mut entries = value.as_array().cloned().context("audit list --json prints no array")?;
+        entries.reverse();
+        Ok(entries)
     }
 
     /// Events so far.
@@ -541,7 +546,7 @@ impl Drop for Gate {
             return;
         }
         for (role, _) in self.setup.roles.commands() {
-            let log = tail(&self.log(role), 60);
+            let log = tail(&self.log(role), 40);
             eprintln!("---- the end of the log of dropgate {role} (start {}) ----\n{log}\n----", self.starts);
         }
     }

@@ -105,9 +105,9 @@ async fn a_corrupt_database_is_named_and_left_alone() -> Result<()> {
     }
     gate.settled().await?;
     gate.terminate().await?;
-    let database = gate.data().join("state.db");
+    let database = gate.data().join("dropgate.db");
     let good = std::fs::read(&database)?;
-    for leftover in ["state.db-wal", "state.db-shm"] {
+    for leftover in ["dropgate.db-wal", "dropgate.db-shm"] {
         let _ = std::fs::remove_file(gate.data().join(leftover));
     }
     let mut no_header = good.clone();
