@@ -130,7 +130,7 @@ pub async fn run(plan: &Plan) -> Result<Report> {
     let took = begun.elapsed();
 
     // What was cut off last gets its chance to be sent again.
-    let acknowledged = || shared.ledger.lines().iter().filter(|l| l.acknowledged).count();
+    let acknowledged = || shared.ledger.lines().iter().filter(|l| l.is_acknowledged()).count();
     let before = acknowledged();
     crate::harness::until::until_true(Duration::from_secs(60), "uploads after the last kill", || async {
         Ok(acknowledged() >= before + plan.uploaders)
@@ -150,7 +150,7 @@ pub async fn run(plan: &Plan) -> Result<Report> {
         kills: plan.kills + early,
         early_kills: early,
         begun: lines.len(),
-        acknowledged: lines.iter().filter(|l| l.acknowledged).count(),
+        acknowledged: lines.iter().filter(|l| l.is_acknowledged()).count(),
         refusals: refusals.iter().map(|(text, count)| (text.clone(), *count)).collect(),
         evidence,
         took,

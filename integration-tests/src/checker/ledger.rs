@@ -13,8 +13,10 @@ use std::{
 /// One upload as its client saw it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Line {
-    /// Number of the line: the order in which uploads began.
+    /// Number of the line.
     pub number: usize,
+    /// When it began, on a clock that counts what is written into the ledger.
+    pub begun: usize,
     /// Whose.
     pub account: String,
     /// Final path under `/upload`.
@@ -23,8 +25,16 @@ pub struct Line {
     pub size: u64,
     /// SHA-256 in hex.
     pub sha256: String,
-    /// Whether the client got OK for CLOSE of the final name, or for RENAME to it.
-    pub acknowledged: bool,
+    /// When, on the same clock, the client had got OK for CLOSE of the final name, or for RENAME to it.
+    pub acknowledged: Option<usize>,
+}
+
+impl Line {
+    /// Whether the client got its OK.
+    #[must_use]
+    pub fn is_acknowledged(&self) -> bool {
+        self.acknowledged.is_some()
+    }
 }
 
 /// The lines of one test run, kept in a file as well.
@@ -34,6 +44,7 @@ pub struct Ledger {
 
 struct Inner {
     lines: Vec<Line>,
+    clock: usize,
     file: Option<File>,
 }
 
@@ -44,13 +55,13 @@ impl Ledger {
     /// If the file can't be made.
     pub fn create(path: &Path) -> Result<Self> {
         let file = OpenOptions::new().create(true).append(true).open(path)?;
-        Ok(Self { inner: Mutex::new(Inner { lines: Vec::new(), file: Some(file) }) })
+        Ok(Self { inner: Mutex::new(Inner { lines: Vec::new(), clock: 0, file: Some(file) }) })
     }
 
     /// An empty one in memory.
     #[must_use]
     pub fn in_memory() -> Self {
-        Self { inner: Mutex::new(Inner { lines: Vec::new(), file: None }) }
+        Self { inner: Mutex::new(Inner { lines: Vec::new(), clock: 0, file: None }) }
     }
 
     /// Writes down that an upload of `data` to `path` is about to begin. Returns the number of its line.
@@ -68,14 +79,9 @@ impl Ledger {
     pub fn begin_digest(&self, account: &str, path: &str, size: u64, sha256: String) -> Result<usize> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let number = inner.lines.len();
-        let line = Line {
-            number,
-            account: account.to_owned(),
-            path: path.to_owned(),
-            size,
-            sha256,
-            acknowledged: false,
-        };
+        let begun = inner.tick();
+        let (account, path) = (account.to_owned(), path.to_owned());
+        let line = Line { number, begun, account, path, size, sha256, acknowledged: None };
         inner.write(&line)?;
         inner.lines.push(line);
         Ok(number)
@@ -87,8 +93,9 @@ impl Ledger {
     /// If the file can't be written.
     pub fn acknowledge(&self, number: usize) -> Result<()> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = inner.tick();
         if let Some(line) = inner.lines.get_mut(number) {
-            line.acknowledged = true;
+            line.acknowledged = Some(now);
             let line = line.clone();
             inner.write(&line)?;
         }
@@ -103,6 +110,11 @@ impl Ledger {
 }
 
 impl Inner {
+    fn tick(&mut self) -> usize {
+        self.clock += 1;
+        self.clock
+    }
+
     fn write(&mut self, line: &Line) -> Result<()> {
         if let Some(file) = &mut self.file {
             let mut text = serde_json::to_vec(line)?;

@@ -249,7 +249,8 @@ impl Gate {
             }
         }
         let Ok(text) = std::fs::read_to_string(path) else { return Ok(None) };
-        let ready: Value = serde_json::from_str(&text).with_context(|| format!("{}: {text}", path.display()))?;
+        let ready: Value =
+            serde_json::from_str(&text).with_context(|| format!("{}: {text}", path.display()))?;
         // The file of a process that was killed may still be there.
         Ok((ready.get("pid").and_then(Value::as_u64) == Some(u64::from(pid))).then_some(Ok(ready)))
     }

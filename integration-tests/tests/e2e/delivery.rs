@@ -9,7 +9,7 @@ use dropgate_integration_tests::{
         sshd::{HostKeys, Sshd, Subsystem, free_address},
         until::until,
     },
-    raw::{Attrs, Overwrite, Request, frame},
+    raw::{Attrs, Overwrite, Request, frame, reply},
 };
 use std::{net::SocketAddr, path::Path, time::Duration};
 
@@ -224,6 +224,14 @@ async fn an_undelivered_predecessor_is_cancelled_by_the_next_version() -> Result
     raw.put("/upload/f", b"first").await?;
     gate.event_about("delivery.deferred", "/upload/f", 1).await?;
     let first = gate.upload("acme", "/upload/f").await?;
+    // While it waits it is there: EXCL and plain RENAME (version 3) fail, WinSCP's small overwrite takes its second road.
+    raw.stream("/upload/g.filepart", W_C_T, Attrs::none(), b"other").await?;
+    let over = raw.call(Request::Rename { from: b"/upload/g.filepart", to: b"/upload/f" }).await?;
+    over.refused(reply::FAILURE)?;
+    raw.call(Request::Remove { path: b"/upload/g.filepart" }).await?.ok()?;
+    let (_, existed) = raw.winscp_small("/upload/small", b"one").await?;
+    let (_, again) = raw.winscp_small("/upload/small", b"two").await?;
+    ensure!(!existed && again, "EXCL: {existed} {again}");
     raw.winscp_large("/upload/f", b"second", Overwrite::RemoveThenRename).await?;
     until(Duration::from_secs(20), "the first version to be superseded", || async {
         let rows = gate.uploads().await?;

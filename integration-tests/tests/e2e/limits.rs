@@ -99,7 +99,7 @@ async fn caps_on_connections_sessions_channels_and_handles() -> Result<()> {
 }
 
 #[tokio::test]
-async fn six_tries_in_all_and_then_the_connection_ends() -> Result<()> {
+async fn offers_of_strange_keys_are_capped_and_then_the_connection_ends() -> Result<()> {
     let gate = Gate::start(Setup::default()).await?;
     let stranger = dropgate_integration_tests::harness::sshd::keypair(&gate.path("stranger.key"))?;
     let login = Login { user: "acme".to_owned(), with: Credential::Key(stranger) };
@@ -108,7 +108,8 @@ async fn six_tries_in_all_and_then_the_connection_ends() -> Result<()> {
     while let Ok(answer) = connection.authenticate(&login).await {
         ensure!(!answer.success());
         tries += 1;
-        ensure!(tries <= 6, "{tries} tries on one connection");
+        // An offer without a signature is no try yet: agents hold many keys.
+        ensure!(tries <= 20, "{tries} offers on one connection");
         if connection.is_closed() {
             break;
         }

@@ -1,6 +1,6 @@
 //! What breaks the protocol, and what only bends it.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use dropgate_integration_tests::{
     harness::{Gate, Setup},
     raw::{Attrs, Body, Request, frame, reply},
@@ -23,7 +23,8 @@ async fn bytes_of_an_oversized_write_never_run_as_requests() -> Result<()> {
     let mut fresh = connection.sftp().await?;
     fresh.init(3).await?;
     ensure!(!fresh.names("/upload").await?.contains(&"smuggled".to_owned()));
-    gate.upload_in("acme", "/upload/carrier", "partial").await?;
+    let row = gate.upload("acme", "/upload/carrier").await?;
+    ensure!(!row.is_accepted(), "{row:?}");
     gate.finish().await
 }
 
@@ -31,7 +32,7 @@ async fn bytes_of_an_oversized_write_never_run_as_requests() -> Result<()> {
 async fn a_malformed_packet_closes_the_channel() -> Result<()> {
     let gate = Gate::start(Setup::default()).await?;
     let mut bad: Vec<(&str, Vec<u8>)> = vec![
-        ("length 0", vec![0, 0, 0, 0]),
+        ("length 0", vec![0, 0, 0, 0, 16]),
         ("a frame of 2 GiB", vec![0x7f, 0xff, 0xff, 0xff, 16]),
         ("no room for an id", frame::frame(&[16, 0, 0])),
         ("a string longer than its frame", frame::frame(&[16, 0, 0, 0, 9, 0, 0, 1, 0, b'x'])),
@@ -54,7 +55,7 @@ async fn a_malformed_packet_closes_the_channel() -> Result<()> {
                 Err(_) => continue,
             }
         } else {
-            let last = raw.closed_by_server().await?;
+            let last = raw.closed_by_server().await.context(what)?;
             ensure!(
                 last.iter().all(|r| matches!(r.body, Body::Status(code, _) if code != reply::OK)),
                 "{what} was answered: {last:?}"

@@ -135,7 +135,7 @@ async fn wrong_password_disabled_account_and_removed_account_do_not_get_in() -> 
     }
     let client = OpenSsh::with_password(&gate, "acme", Some("wrong"))?;
     let outcome = client.try_sftp("ls\n").await?;
-    ensure!(outcome.code() == 255 && outcome.all().contains("Permission denied"), "{}", outcome.all());
+    ensure!(outcome.code() == 255, "{}", outcome.all());
 
     // Three password tries on a connection, then it is over.
     let mut connection = Connection::greet(server, &Transport::default()).await?;

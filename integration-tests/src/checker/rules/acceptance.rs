@@ -14,7 +14,7 @@ impl<'a> Checker<'a> {
         for line in self.lines {
             let counts = sent.entry((&line.account, &line.path, line.size, &line.sha256)).or_default();
             counts.0 += 1;
-            counts.1 += usize::from(line.acknowledged);
+            counts.1 += usize::from(line.is_acknowledged());
         }
         let mut kept: BTreeMap<Key<'_>, usize> = BTreeMap::new();
         for (_, version) in self.accepted() {
@@ -93,24 +93,29 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// One client's acknowledged uploads to one path, one after the other, have rising version numbers.
+    /// An upload that began after another of the same path was acknowledged is a later version.
     fn order_of_lines(&mut self, account: &str, path: &str, versions: &[&Version]) {
-        let lines: Vec<_> =
-            self.lines.iter().filter(|l| l.acknowledged && l.account == account && l.path == path).collect();
         let number_of = |line: &Line| {
             let same = |v: &&&Version| v.size() == Some(line.size) && v.text("sha256") == line.sha256;
             let mut found = versions.iter().filter(same).map(|v| v.number());
             // The same bytes twice: which is which can't be told.
             found.next().filter(|_| found.next().is_none())
         };
-        let numbers: Vec<_> = lines.into_iter().filter_map(|l| number_of(l).map(|n| (l.number, n))).collect();
-        for pair in numbers.windows(2) {
-            if let [(first, earlier), (second, later)] = pair
-                && earlier > later
-            {
-                let what =
-                    format!("{account} {path}: line {first} became version {earlier}, line {second} {later}");
-                self.find(Rule::Order, what);
+        let lines: Vec<(&Line, u64)> = self
+            .lines
+            .iter()
+            .filter(|l| l.account == account && l.path == path)
+            .filter_map(|l| Some((l, number_of(l)?)))
+            .collect();
+        for (first, earlier) in &lines {
+            for (second, later) in &lines {
+                if first.acknowledged.is_some_and(|answered| answered < second.begun) && earlier >= later {
+                    let (a, b) = (first.number, second.number);
+                    let what = format!(
+                        "{account} {path}: line {a} became version {earlier}, line {b}, begun later, {later}"
+                    );
+                    self.find(Rule::Order, what);
+                }
             }
         }
     }
