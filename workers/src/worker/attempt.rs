@@ -101,6 +101,15 @@ async fn stage(shop: &Shop, lane: &Lane, target: &Target, upload: &Upload) -> Re
 
 /// Records that the file will be finished, finishes it and looks at it.
 async fn finish(shop: &Shop, lane: &Lane, target: &mut Target, staged: Staged, held: &mut Held) -> Outcome {
+    // Known beforehand it saves a round, and with it a durable write, for every later version of a path.
+    if !target.replace && (held.upload.version > 1 || held.upload.generation > 1) {
+        match is_ours(shop, target, held).await {
+            Ok(ours) => target.replace = ours,
+            Err(error) => {
+                tracing::warn!(%error, delivery = %target.delivery, "whether the key is ours is found out later");
+            }
+        }
+    }
     for round in 0..ROUNDS {
         let begun = Instant::now();
         match finalize(shop, target, &staged, held).await {
@@ -215,14 +224,7 @@ async fn way_around(shop: &Shop, target: &mut Target, held: &Held) -> Result<boo
         return Ok(false);
     }
     let (upload, delivery) = (&held.upload, &held.delivery);
-    let versions = siblings(&*shop.backends.state, upload, VERSIONS).await?;
-    let ours = versions.iter().flat_map(|version| &version.deliveries).any(|d| {
-        d.delivery_id != delivery.delivery_id
-            && d.destination == delivery.destination
-            && d.key == target.key
-            && (d.receipt.is_some() || d.finalizing.is_some() || d.state == DeliveryState::Unconfirmed)
-    });
-    if ours {
+    if is_ours(shop, target, held).await? {
         target.replace = true;
         return Ok(true);
     }
@@ -236,6 +238,18 @@ async fn way_around(shop: &Shop, target: &mut Target, held: &Held) -> Result<boo
         target.key = other;
     }
     Ok(reserved)
+}
+
+/// Whether our own records say that an earlier version, or an earlier delivery of this one, was put under the key.
+async fn is_ours(shop: &Shop, target: &Target, held: &Held) -> Result<bool, StateError> {
+    let delivery = &held.delivery;
+    let versions = siblings(&*shop.backends.state, &held.upload, VERSIONS).await?;
+    Ok(versions.iter().flat_map(|version| &version.deliveries).any(|d| {
+        d.delivery_id != delivery.delivery_id
+            && d.destination == delivery.destination
+            && d.key == target.key
+            && (d.receipt.is_some() || d.finalizing.is_some() || d.state == DeliveryState::Unconfirmed)
+    }))
 }
 
 /// Removes temporary names of claims before `before`. What can't be removed now is found by the sweep.
