@@ -502,7 +502,7 @@ impl Gate {
         args.extend_from_slice(more);
         let value = self.cli.json(&args).await?;
         let mut entries = value.as_array().cloned().context("audit list --json prints no array")?;
-        entries.reverse();
+        entries.sort_by_key(|e| e.get("position").and_then(Value::as_u64));
         Ok(entries)
     }
 

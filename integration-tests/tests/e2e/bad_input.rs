@@ -1,6 +1,6 @@
 //! Bad input gets one clear error that names file, key and remedy, exit code 1 or 2, and loses nothing.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use dropgate_integration_tests::harness::{Gate, Setup, cli::Outcome, payload};
 use std::{net::TcpListener, path::Path};
 
@@ -29,7 +29,7 @@ async fn a_config_with_mistakes() -> Result<()> {
     for (config, words) in [
         ("[ops]\nlisten = \"127.0.0.1:0\"\n\n[gatway]\nx = 1\n", vec!["bad.toml:4", "gatway"]),
         ("[gateway.listener]\nlissten = \"127.0.0.1:0\"\n", vec!["bad.toml:2", "lissten", "listen"]),
-        ("[ops]\nlisten = 8080\n", vec!["bad.toml:2", "ops.listen"]),
+        ("[ops]\nhealth_listen = 8080\n", vec!["bad.toml:2", "ops.health_listen"]),
         ("[gateway.listener]\nidle_seconds = \"ten\"\n", vec!["bad.toml:2", "idle_seconds"]),
         ("[backends.state]\nkind = \"oracle\"\n", vec!["bad.toml:2", "oracle", "sqlite"]),
         (
@@ -44,7 +44,7 @@ async fn a_config_with_mistakes() -> Result<()> {
     ] {
         std::fs::write(&file, config)?;
         for command in [&["config", "check"][..], &RUN] {
-            let outcome = gate.cli.try_run(command, b"").await?;
+            let outcome = gate.cli.try_run(command, b"").await.with_context(|| config.to_owned())?;
             clear(&outcome, &[1, 2], &words)
                 .map_err(|e| e.context(format!("{command:?} with {config:?}")))?;
             ensure!(!outcome.all().contains("hunter2"), "the secret is repeated: {}", outcome.all());

@@ -110,7 +110,7 @@ async fn gate(silent: std::net::SocketAddr) -> Result<Gate> {
         )?;
     }
     config.push_str(
-        "[[destination]]\nkind = \"directory\"\nname = \"local\"\npath = \"delivered\"\n\
+        "[[destination]]\nkind = \"directory\"\nname = \"local\"\npath = \"delivered\"\ncreate = true\n\
          [[route]]\npath = \"*\"\ndestinations = [\"local\"]\n",
     );
     let gate = Gate::start(Setup::default().config(config)).await?;
@@ -274,7 +274,10 @@ async fn every_cell_answers_as_the_table_says() -> Result<()> {
                 table.get(&((*request).to_owned(), (*place).to_owned())).context("the cell is there")?;
             let is_refusal =
                 !matches!(answer.as_str(), "0" | "1") && answer.chars().all(|c| c.is_ascii_digit());
-            let explains = !is_refusal || (text.contains("[ref ") && text.len() > "[ref 7F3K2Q]".len() + 5);
+            // Looking at what is not there is no act that goes on record one by one, so it has no reference.
+            let looks = matches!(*request, "stat" | "lstat" | "opendir" | "check-file-name");
+            let refers = text.contains("[ref ") || (looks && answer == "2");
+            let explains = !is_refusal || (refers && text.len() > 20);
             if answer != expected.0 || !text.contains(&expected.1) || !explains {
                 writeln!(
                     wrong,

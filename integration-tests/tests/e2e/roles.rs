@@ -31,12 +31,17 @@ async fn three_processes_on_one_data_directory_do_the_job() -> Result<()> {
     // Without a worker all is accepted as before; when one is back it is delivered.
     gate.kill_role("worker")?;
     let data = payload::bytes(99, 300_000);
-    let line = ledger.begin("acme", "/upload/waits", &data)?;
+    let line = ledger.begin("acme", "/upload/renamed", &data)?;
     raw.put("/upload/waits", &data).await?;
-    ledger.acknowledge(line)?;
     let row = gate.upload("acme", "/upload/waits").await?;
     ensure!(row.state == "committed", "{row:?}");
+    // An accepted file that no worker has claimed may be renamed: the same upload, a new path.
+    raw.call(Request::Rename { from: b"/upload/waits", to: b"/upload/renamed" }).await?.ok()?;
+    ledger.acknowledge(line)?;
+    let renamed = gate.upload("acme", "/upload/renamed").await?;
+    ensure!(renamed.upload_id == row.upload_id && renamed.state == "committed", "{renamed:?}");
     gate.launch_role("worker").await?;
+    gate.event_about("upload.renamed", "/upload/renamed", 1).await?;
     verify(&gate, &ledger).await?;
 
     // Without the gateway what was accepted goes on.
