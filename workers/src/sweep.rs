@@ -110,3 +110,6 @@ async fn ring(shop: &Shop, jobs: Vec<Job>) {
         tracing::warn!(%error, "could not ring for uploads that wait; it is tried again");
     }
 }
+
+#[cfg(test)]
+mod tests;

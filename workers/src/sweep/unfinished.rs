@@ -28,13 +28,14 @@ pub(super) async fn dead_gateways(shop: &Shop) -> Result<(), StateError> {
             let record = &mut draft.upload;
             let unfinished = matches!(record.state, UploadState::Receiving | UploadState::Closing);
             if !unfinished || record.owner != owner || record.epoch != epoch {
-                return Verdict::Leave(());
+                return Verdict::Leave(false);
             }
             let sentence = "the gateway that was receiving the upload stopped: send the file again";
             let resumable = record.staged.as_ref().is_some_and(|staged| staged.length > 0);
             // CLOSE came, so the client believes that it sent everything: nothing to resume.
             if record.state == UploadState::Closing || !resumable {
                 abort(draft, sentence);
+                Verdict::Write(true)
             } else {
                 record.state = UploadState::Partial;
                 record.owner = None;
@@ -42,10 +43,12 @@ pub(super) async fn dead_gateways(shop: &Shop) -> Result<(), StateError> {
                 draft.audit(Action::UploadInterrupt, AuditResult::Failed, |entry| {
                     entry.reason = Some("the gateway that was receiving the upload stopped".to_owned());
                 });
+                Verdict::Write(false)
             }
-            Verdict::Write(())
         });
-        skip_lost(interrupted.await)?;
+        if skip_lost(interrupted.await)? == Some(true) {
+            Counter::UploadsAborted.one();
+        }
     }
     Ok(())
 }
@@ -65,7 +68,9 @@ pub(super) async fn expired_partials(shop: &Shop) -> Result<(), StateError> {
             );
             Verdict::Write(true)
         });
-        skip_lost(aborted.await)?;
+        if skip_lost(aborted.await)? == Some(true) {
+            Counter::UploadsAborted.one();
+        }
     }
     Ok(())
 }
@@ -99,7 +104,6 @@ fn abort(draft: &mut Draft<'_>, sentence: &str) {
     draft.audit(Action::UploadAbort, AuditResult::Failed, |entry| entry.reason = Some(reason.sentence));
     let about = Other::about(&draft.upload);
     draft.event(EventBody::UploadAborted(about));
-    Counter::UploadsAborted.one();
 }
 
 fn never_renamed(draft: &mut Draft<'_>) {

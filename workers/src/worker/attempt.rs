@@ -65,6 +65,7 @@ pub(super) async fn attempt(shop: &Shop, lane: &Lane, mut held: Held) -> (Held, 
         },
         None => stage(shop, lane, &target, &held.upload).await,
     };
+    let planned = target.clone();
     let outcome = match staged {
         Ok(staged) => finish(shop, lane, &mut target, staged, &mut held).await,
         Err(outcome) => outcome,
@@ -78,7 +79,8 @@ pub(super) async fn attempt(shop: &Shop, lane: &Lane, mut held: Held) -> (Held, 
         Outcome::Failed { open: true, .. } | Outcome::Unconfirmed(_) | Outcome::Lost => false,
     };
     if clean {
-        discard(lane, &target, target.epoch + 1).await;
+        // By the key under which it was staged, should it have got another one since.
+        discard(lane, &planned, planned.epoch + 1).await;
     }
     (held, outcome)
 }

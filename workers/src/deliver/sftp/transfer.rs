@@ -142,8 +142,12 @@ impl Sftp {
         let client = &connection.client;
         let failed = |e: ClientError| self.error("compare", path, &e);
         let host = &self.pool.config().host;
-        let found = client.lstat(path).await.map_err(failed)?;
-        let size = found.and_then(|found| found.size);
+        let size = match client.lstat(path).await {
+            Ok(found) => found.and_then(|found| found.size),
+            // A drop box that lets nobody look.
+            Err(ClientError::Status(_)) => None,
+            Err(error @ ClientError::Lost(_)) => return Err(failed(error)),
+        };
         if let Some(size) = size
             && size != target.size
         {

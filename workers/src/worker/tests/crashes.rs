@@ -7,7 +7,14 @@ use crate::{
     harness::{House, files, millis, within},
     redeliver::redeliver,
 };
-use dropgate_schemas::{delivery::DeliveryState, reason::ReasonCode, upload::UploadState};
+use dropgate_schemas::{
+    delivery::DeliveryState,
+    id::OutboxId,
+    job::{Job, Work},
+    reason::ReasonCode,
+    upload::UploadState,
+};
+use std::time::Duration;
 
 pub(super) const POINTS: [&str; 9] = [
     failpoint::TAKEN,
@@ -72,12 +79,23 @@ async fn a_worker_that_wakes_up_late_can_not_settle_any_more() {
     let paused = within(paused).await.unwrap();
     // As a machine that sleeps: its heartbeat stands still, it sweeps nothing, and its work does not go on.
     stalled.hush();
-    let owner = house.upload(upload.upload_id).await.deliveries[0].owner.unwrap();
-    house.backends.state.release_lease(crate::sweep::LEASE, owner).await.unwrap();
     let mut setup = house.setup(vec![], vec![]);
     setup.config.lease_seconds = Seconds::from(4);
     let crew = house.work_as("second", setup).await;
-    let done = house.until_state(upload.upload_id, UploadState::Processed).await;
+    // The stalled one may hold the sweeper's lease for a while yet, so the bell is rung by hand.
+    let delivery = house.upload(upload.upload_id).await.deliveries[0].delivery_id;
+    let ringing = async {
+        loop {
+            let work = Work::Deliver { delivery };
+            let job = Job { entry: OutboxId::new(), upload: upload.upload_id, work };
+            house.backends.queue.publish(&[job]).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    };
+    let done = tokio::select! {
+        done = house.until_state(upload.upload_id, UploadState::Processed) => done,
+        () = ringing => unreachable!(),
+    };
     paused.go_on();
     stalled.stop().await;
     assert_eq!(house.upload(upload.upload_id).await, done);
