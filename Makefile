@@ -2,6 +2,7 @@
 
 CARGO ?= cargo
 CONFIG ?= config/local.toml
+TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 .DEFAULT_GOAL := help
 .PHONY: help run build check fmt fmt-check lint schemas deny test-deps test test-unit test-full bench
@@ -10,7 +11,7 @@ help: ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 run: build ## build what is missing and run everything in one process, data under ./data
-	@exec target/debug/dropgate run --config $(CONFIG)
+	@exec $(TARGET)/debug/dropgate run --config $(CONFIG)
 
 build: ## build the program
 	$(CARGO) build --locked -p dropgate
