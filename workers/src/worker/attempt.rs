@@ -12,7 +12,7 @@ use crate::{
 use dropgate_backends::StateError;
 use dropgate_schemas::{
     audit::{Action, AuditResult},
-    delivery::{DeliveryState, Finalizing, OnCollision},
+    delivery::{Delivery, DeliveryState, Finalizing, OnCollision},
     time::Timestamp,
     upload::Upload,
 };
@@ -245,13 +245,23 @@ async fn way_around(shop: &Shop, target: &mut Target, held: &Held) -> Result<boo
 /// Whether our own records say that an earlier version, or an earlier delivery of this one, was put under the key.
 async fn is_ours(shop: &Shop, target: &Target, held: &Held) -> Result<bool, StateError> {
     let delivery = &held.delivery;
-    let versions = siblings(&*shop.backends.state, &held.upload, VERSIONS).await?;
-    Ok(versions.iter().flat_map(|version| &version.deliveries).any(|d| {
+    let put_there = |d: &Delivery| {
         d.delivery_id != delivery.delivery_id
             && d.destination == delivery.destination
             && d.key == target.key
             && (d.receipt.is_some() || d.finalizing.is_some() || d.state == DeliveryState::Unconfirmed)
-    }))
+    };
+    // Mostly it was the version before.
+    for limit in [4, VERSIONS] {
+        let versions = siblings(&*shop.backends.state, &held.upload, limit).await?;
+        if versions.iter().flat_map(|version| &version.deliveries).any(put_there) {
+            return Ok(true);
+        }
+        if versions.len() < limit {
+            break;
+        }
+    }
+    Ok(false)
 }
 
 /// Removes temporary names of claims before `before`. What can't be removed now is found by the sweep.
