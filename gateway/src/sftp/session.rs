@@ -161,7 +161,7 @@ impl Session {
             ..self.facts.entry(Action::RequestRefuse, AuditResult::Refused)
         };
         let reference = self.journal.refuse(entry);
-        tracing::info!(account = %self.facts.account.name, request, subject = ?refused.subject, why = %refused.why, %reference, "refused");
+        tracing::info!(account = %self.facts.account.name, request, subject = refused.subject, why = %refused.why, %reference, "refused");
         Status::refused(&refused.why, reference)
     }
 
