@@ -52,6 +52,8 @@ pub enum CloseAnswer {
     Held,
     /// Under a temp name and shorter than declared: kept to be resumed; its rename will be refused.
     Incomplete,
+    /// Nothing was written onto an accepted name: its version stays.
+    Unchanged,
 }
 
 /// Proof for the client that its file was accepted, and what must follow.
@@ -165,6 +167,13 @@ impl Committer {
                 record.path
             )));
         }
+        if let Some(kept) = file.kept() {
+            return self.keep(file, record, kept).await;
+        }
+        if let Some(why) = file.refused_resume() {
+            self.park(file, record, &why.to_string()).await;
+            return Err(why.clone());
+        }
         if file.received() > self.inline_max() && record.state == UploadState::Receiving {
             let closing =
                 Upload { state: UploadState::Closing, updated_at: Timestamp::now(), ..record.clone() };
@@ -209,6 +218,29 @@ impl Committer {
         };
         self.delete_later(finished.replaced);
         Ok(answer)
+    }
+
+    /// CLOSE of an accepted name that nothing was written to: no new version comes of it.
+    async fn keep(&self, file: &OpenFile, record: &Upload, kept: &Upload) -> Result<CloseAnswer, Refusal> {
+        self.delete_later(file.bytes().abandon().await);
+        let aborted = Upload {
+            state: UploadState::Aborted,
+            reason: Some(Reason::new(ReasonCode::Withdrawn, "nothing was written")),
+            owner: None,
+            updated_at: Timestamp::now(),
+            ..record.clone()
+        };
+        let entry = self.entry(Action::UploadAbort, "CLOSE", &aborted, record.state);
+        // No event: for everybody else nothing happened.
+        self.write(aborted, None, vec![entry], vec![], Durability::Visible).await?;
+        if kept.state == UploadState::Failed {
+            let reason = kept.reason.as_ref().map_or("it failed", |r| r.sentence.as_str());
+            return Err(Refusal::failure(format!(
+                "{} is complete but was not delivered ({reason}): upload it whole to send it again",
+                record.path
+            )));
+        }
+        Ok(CloseAnswer::Unchanged)
     }
 
     /// The limit passed while the commit was under way: find out what became of it.

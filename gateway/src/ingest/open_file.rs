@@ -60,6 +60,10 @@ pub struct OpenFile {
     complete_before: bool,
     /// Held from the start of an interrupted upload: a CLOSE without any WRITE does not complete it.
     resumed: bool,
+    /// The accepted version that stays as it is if nothing is written.
+    keeps: Option<Upload>,
+    /// Whether a WRITE came, taken or not.
+    wrote: AtomicBool,
     phase: Mutex<Phase>,
     last_write: Mutex<Instant>,
     gone: AtomicBool,
@@ -75,6 +79,8 @@ struct Said {
     attributes: Attributes,
     at_open: Option<u64>,
     by_fsetstat: Option<u64>,
+    /// FSETSTAT with SIZE 0: an empty file is meant.
+    emptied: bool,
 }
 
 impl std::fmt::Debug for OpenFile {
@@ -97,6 +103,8 @@ pub struct NewFile {
     pub complete_before: bool,
     /// It continues an interrupted upload.
     pub resumed: bool,
+    /// The accepted version of the name, if the client did not ask for an empty file in its place.
+    pub keeps: Option<Upload>,
 }
 
 impl OpenFile {
@@ -113,11 +121,14 @@ impl OpenFile {
                 attributes: new.record.attributes,
                 at_open: new.declared_at_open,
                 by_fsetstat: None,
+                emptied: false,
             }),
             record: AsyncMutex::new(new.record),
             bytes: new.bytes,
             complete_before: new.complete_before,
             resumed: new.resumed,
+            keeps: new.keeps,
+            wrote: AtomicBool::new(false),
             phase: Mutex::new(Phase::Open),
             last_write: Mutex::new(Instant::now()),
             gone: AtomicBool::new(false),
@@ -146,6 +157,7 @@ impl OpenFile {
         if *lock(&self.phase) != Phase::Open {
             return Err(taken_over());
         }
+        self.wrote.store(true, Ordering::Relaxed);
         if let Beginning::Whole { shown, refusal } = &self.beginning
             && *shown > 0
             && offset == *shown
@@ -199,8 +211,10 @@ impl OpenFile {
             self.bytes.truncate(size).map_err(|e| refusal(&e))?;
         }
         let mut said = lock(&self.said);
-        if attrs.size.is_some_and(|s| s > 0) {
-            said.by_fsetstat = attrs.size;
+        match attrs.size {
+            Some(0) => said.emptied = true,
+            Some(_) => said.by_fsetstat = attrs.size,
+            None => {}
         }
         said.attributes = crate::vfs::attributes::merge(said.attributes, attrs);
         Ok(())
@@ -254,10 +268,43 @@ impl OpenFile {
         self.complete_before && self.bytes.is_untouched()
     }
 
-    /// Whether it continues an interrupted upload and nothing was written.
+    /// Whether it continues an interrupted upload, nothing was written, and the client did not say either that what is
+    /// there is all.
     #[must_use]
     pub fn is_resumed_untouched(&self) -> bool {
-        self.resumed && self.bytes.is_untouched()
+        let said = *lock(&self.said);
+        let whole = Some(self.bytes.received());
+        self.resumed
+            && !self.wrote.load(Ordering::Relaxed)
+            && !said.emptied
+            && said.by_fsetstat != whole
+            && said.at_open != whole
+    }
+
+    /// The accepted version of the name, if the client neither wrote anything nor asked for another size. That is how a
+    /// client ends that wanted to resume and found everything there, and what `touch` does.
+    #[must_use]
+    pub fn kept(&self) -> Option<&Upload> {
+        let said = *lock(&self.said);
+        let as_it_is = |size: Option<u64>, kept: &Upload| size.is_none() || size == kept.size;
+        self.keeps.as_ref().filter(|kept| {
+            !self.wrote.load(Ordering::Relaxed)
+                && !said.emptied
+                && as_it_is(said.at_open, kept)
+                && as_it_is(said.by_fsetstat, kept)
+        })
+    }
+
+    /// Why nothing was taken, if all that came was an attempt to resume what can't be resumed.
+    #[must_use]
+    pub fn refused_resume(&self) -> Option<&Refusal> {
+        match &self.beginning {
+            Beginning::Whole { refusal, .. } => Some(refusal),
+            Beginning::Free => None,
+        }
+        .filter(|_| {
+            self.wrote.load(Ordering::Relaxed) && self.bytes.is_untouched() && self.bytes.failure().is_none()
+        })
     }
 
     /// The bytes.

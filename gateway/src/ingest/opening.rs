@@ -91,7 +91,7 @@ impl Committer {
         attrs: &Attrs,
     ) -> Result<Arc<OpenFile>, Refusal> {
         match plan {
-            OpenPlan::Create { whole } => self.create(path, whole, attrs).await,
+            OpenPlan::Create { over, truncate } => self.create(path, over, truncate, attrs).await,
             OpenPlan::Restart(upload) => {
                 let old = upload.staged.as_ref().and_then(|s| s.blob.as_ref()).map(|b| b.blob);
                 let old = old.or(match upload.blob {
@@ -108,6 +108,7 @@ impl Committer {
                     declared_at_open: attrs.size,
                     complete_before: false,
                     resumed: false,
+                    keeps: None,
                 }))
             }
             OpenPlan::Continue(upload) if upload.state == UploadState::Held => {
@@ -125,18 +126,20 @@ impl Committer {
                     declared_at_open: attrs.size,
                     complete_before: false,
                     resumed: true,
+                    keeps: None,
                 }))
             }
         }
     }
 
-    async fn create(&self, path: &VirtualPath, whole: bool, attrs: &Attrs) -> Result<Arc<OpenFile>, Refusal> {
+    async fn create(
+        &self,
+        path: &VirtualPath,
+        over: Option<Box<Upload>>,
+        truncate: bool,
+        attrs: &Attrs,
+    ) -> Result<Arc<OpenFile>, Refusal> {
         let account = &self.facts.account;
-        let shown = if whole {
-            self.tree.slot(path).await?.shown_in_upload().map_or(0, Upload::visible_size)
-        } else {
-            0
-        };
         let version = self.backends.state.highest_version(&account.name, path).await?.saturating_add(1);
         let now = Timestamp::now();
         let upload = Upload {
@@ -178,8 +181,10 @@ impl Committer {
         entry.before = None;
         let record = self.write_or_conflict(upload, entry).await?;
         let bytes = OpenUpload::fresh(self.upload_context(record.epoch));
-        let beginning =
-            if whole { Beginning::Whole { shown, refusal: already_accepted(path) } } else { Beginning::Free };
+        let beginning = match &over {
+            Some(over) => Beginning::Whole { shown: over.visible_size(), refusal: already_accepted(path) },
+            None => Beginning::Free,
+        };
         Ok(self.register(NewFile {
             record,
             bytes,
@@ -187,6 +192,7 @@ impl Committer {
             declared_at_open: attrs.size,
             complete_before: false,
             resumed: false,
+            keeps: over.filter(|_| !truncate).map(|u| *u),
         }))
     }
 
@@ -265,6 +271,7 @@ impl Committer {
             declared_at_open: attrs.size,
             complete_before: true,
             resumed: false,
+            keeps: None,
         }))
     }
 

@@ -263,6 +263,7 @@ impl Session {
         let text = match file.close(&self.committer).await.map_err(|why| about(why, file.path()))? {
             CloseAnswer::Accepted(acceptance) => self.accepted(&acceptance),
             CloseAnswer::Held => "held, waiting for rename".to_owned(),
+            CloseAnswer::Unchanged => "nothing was written: it stays as it was accepted".to_owned(),
             CloseAnswer::Incomplete => "kept, not complete: resume it before it is renamed".to_owned(),
         };
         Ok(Reply::Status(Status::ok_with(text)))

@@ -23,8 +23,10 @@ pub enum OpenDecision {
 pub enum OpenPlan {
     /// A new version of the name.
     Create {
-        /// The bytes must start at 0, since the name was accepted already.
-        whole: bool,
+        /// The accepted version that STAT shows under this name: the bytes must start at 0.
+        over: Option<Box<Upload>>,
+        /// The client asked for an empty file. If it did not, that version stays unless something is written.
+        truncate: bool,
     },
     /// The unfinished version that is there already starts again from 0.
     Restart(Box<Upload>),
@@ -79,16 +81,17 @@ impl Tree {
             });
         }
         let Some(accepted) = slot.accepted() else {
-            return Ok(OpenDecision::Go(OpenPlan::Create { whole: false }));
+            return Ok(OpenDecision::Go(OpenPlan::Create { over: None, truncate: true }));
         };
         if accepted.is_claimed() {
             return Ok(OpenDecision::Delivering(Box::new(accepted.clone())));
         }
-        if flags & open_flags::APPEND != 0 && flags & open_flags::TRUNC == 0 && slot.accepted_here().is_some()
-        {
+        let truncate = flags & open_flags::TRUNC != 0;
+        let over = slot.accepted_here().or_else(|| self.just_settled(path, &slot));
+        if flags & open_flags::APPEND != 0 && !truncate && over.is_some() {
             return Err(already_accepted(path));
         }
-        Ok(OpenDecision::Go(OpenPlan::Create { whole: true }))
+        Ok(OpenDecision::Go(OpenPlan::Create { over: over.cloned().map(Box::new), truncate }))
     }
 }
 

@@ -1,4 +1,5 @@
-use crate::client::{CREAT, Gate, TRUNC, WRITE, string};
+use crate::client::{CREAT, Gate, Got, TRUNC, WRITE, string};
+use dropgate_gateway::sftp::attrs::Attrs;
 use dropgate_schemas::upload::UploadState;
 
 fn bytes(n: usize) -> Vec<u8> {
@@ -75,6 +76,17 @@ async fn a_close_that_adds_nothing_to_an_interrupted_upload_does_not_complete_it
     let handle = client.open("/upload/a", WRITE | CREAT).await.handle();
     client.close(&handle).await.refused(4);
     gate.upload_at("/upload/a", UploadState::Partial).await;
+    // lftp sends SIZE before CLOSE: if all bytes had arrived, that completes it.
+    for (size, complete) in [(30_001_u64, false), (30_000, true)] {
+        let handle = client.open("/upload/a", WRITE | CREAT).await.handle();
+        let mut fields = string(&handle);
+        Attrs { size: Some(size), ..Attrs::default() }.encode(&mut fields);
+        client.ask(10, &fields).await.ok();
+        let answer = client.close(&handle).await;
+        assert_eq!(matches!(answer, Got::Status(0, _)), complete, "{size}: {answer:?}");
+    }
+    let upload = gate.upload_at("/upload/a", UploadState::Committed).await;
+    assert_eq!(gate.content(&upload).await, bytes(30_000));
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-use crate::client::{APPEND, CREAT, EXCL, Gate, TRUNC, WRITE, string};
+use crate::client::{APPEND, CREAT, EXCL, Gate, Got, TRUNC, WRITE, string};
 use dropgate_gateway::sftp::attrs::Attrs;
 use dropgate_schemas::{
     digest::Sha256,
@@ -197,7 +197,9 @@ async fn an_accepted_name_is_replaced_whole_or_not_at_all() {
     // A client that thinks it can resume writes behind what STAT told.
     let handle = client.open("/upload/a", WRITE | CREAT).await.handle();
     assert!(client.write(&handle, 5, b"678").await.refused(4).contains("accepted already"));
+    client.close(&handle).await.refused(4);
     client.disconnect().await;
+    assert_eq!(gate.content(&gate.upload_at("/upload/a", UploadState::Committed).await).await, b"12345");
     let mut client = gate.client().await;
     // scp opens without TRUNC and writes from 0.
     let handle = client.open("/upload/a", WRITE | CREAT).await.handle();
@@ -254,4 +256,62 @@ async fn suppressed_duplicates_and_minimum_grades() {
     client.put("/upload/b.filepart", b"x").await.ok();
     client.rename("/upload/b.filepart", "/upload/b").await.ok();
     gate.upload_at("/upload/b", UploadState::Committed).await;
+}
+
+#[tokio::test]
+async fn an_accepted_file_stays_if_a_client_opens_it_and_writes_nothing() {
+    let gate = Gate::start().await;
+    let mut client = gate.client().await;
+    client.put("/upload/a", b"12345").await.ok();
+    let accepted = gate.upload_at("/upload/a", UploadState::Committed).await;
+    let upload = gate.settle(accepted, UploadState::Delivering).await;
+    gate.settle(upload, UploadState::Processed).await;
+    let versions = |uploads: Vec<dropgate_schemas::upload::Upload>| {
+        uploads.iter().filter(|u| u.state.is_accepted()).count()
+    };
+    // curl -C - of a complete file, and touch through sshfs. STAT still shows the file, so it is there to be kept.
+    for flags in [WRITE, WRITE | CREAT] {
+        let handle = client.open("/upload/a", flags).await.handle();
+        assert_eq!(client.ask(8, &string(&handle)).await.size(), 5);
+        assert!(client.close(&handle).await.ok().contains("stays"));
+    }
+    // lftp's reput of a complete file says its size.
+    let handle = client.open("/upload/a", WRITE | CREAT).await.handle();
+    set_size(&mut client, &handle, 5).await.ok();
+    client.close(&handle).await.ok();
+    assert_eq!(versions(gate.uploads().await), 1);
+    // Appending to it would need its bytes back, on whichever side of the delivery it is.
+    client.open("/upload/a", WRITE | CREAT | APPEND).await.refused(4);
+    let handle = client.open("/upload/a", WRITE | CREAT).await.handle();
+    assert!(client.write(&handle, 5, b"678").await.refused(4).contains("accepted already"));
+    assert!(client.close(&handle).await.refused(4).contains("accepted already"));
+    let handle = client.open("/upload/a", WRITE | CREAT).await.handle();
+    set_size(&mut client, &handle, 3).await.ok();
+    client.close(&handle).await.refused(4);
+    assert_eq!(versions(gate.uploads().await), 1);
+    // An empty file in its place must be asked for: scp by SIZE 0, all others by TRUNC.
+    let handle = client.open("/upload/a", WRITE | CREAT).await.handle();
+    set_size(&mut client, &handle, 0).await.ok();
+    client.close(&handle).await.ok();
+    assert_eq!(versions(gate.uploads().await), 2);
+    client.put("/upload/a", b"").await.ok();
+    assert_eq!(versions(gate.uploads().await), 3);
+}
+
+#[tokio::test]
+async fn a_failed_file_that_nothing_is_written_to_is_not_taken_for_sent() {
+    let gate = Gate::start().await;
+    let mut client = gate.client().await;
+    client.put("/upload/a", b"12345").await.ok();
+    let upload =
+        gate.settle(gate.upload_at("/upload/a", UploadState::Committed).await, UploadState::Delivering);
+    gate.settle(upload.await, UploadState::Failed).await;
+    let handle = client.open("/upload/a", WRITE | CREAT).await.handle();
+    assert!(client.close(&handle).await.refused(4).contains("upload it whole"));
+}
+
+async fn set_size(client: &mut crate::client::Client, handle: &[u8], size: u64) -> Got {
+    let mut fields = string(handle);
+    Attrs { size: Some(size), ..Attrs::default() }.encode(&mut fields);
+    client.ask(10, &fields).await
 }
