@@ -140,6 +140,11 @@ impl Committer {
         attrs: &Attrs,
     ) -> Result<Arc<OpenFile>, Refusal> {
         let account = &self.facts.account;
+        let mut attributes = merge(Attributes::default(), attrs);
+        if let Some(over) = &over {
+            // The mode in an OPEN is for a new file; sshfs sends 0 when it opens one that exists.
+            attributes.permissions = over.attributes.permissions;
+        }
         let version = self.backends.state.highest_version(&account.name, path).await?.saturating_add(1);
         let now = Timestamp::now();
         let upload = Upload {
@@ -159,7 +164,7 @@ impl Committer {
             received_at: None,
             settled_at: None,
             deleted_at: None,
-            attributes: merge(Attributes::default(), attrs),
+            attributes,
             declared_size: attrs.size,
             staged: None,
             blob: None,

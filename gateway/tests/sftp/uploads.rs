@@ -315,3 +315,21 @@ async fn set_size(client: &mut crate::client::Client, handle: &[u8], size: u64) 
     Attrs { size: Some(size), ..Attrs::default() }.encode(&mut fields);
     client.ask(10, &fields).await
 }
+
+#[tokio::test]
+async fn the_mode_in_an_open_is_for_new_files() {
+    let gate = Gate::start().await;
+    let mut client = gate.client().await;
+    for (mode, content) in [(0o100_640, "first"), (0, "second")] {
+        let mut fields = string(b"/upload/a");
+        fields.extend((WRITE | CREAT).to_be_bytes());
+        Attrs { permissions: Some(mode), ..Attrs::default() }.encode(&mut fields);
+        let handle = client.ask(3, &fields).await.handle();
+        client.write(&handle, 0, content.as_bytes()).await.ok();
+        client.close(&handle).await.ok();
+        match client.stat("/upload/a").await {
+            Got::Attrs { mode, size, .. } => assert_eq!((mode, size), (0o100_640, content.len() as u64)),
+            other => panic!("{other:?}"),
+        }
+    }
+}
