@@ -95,7 +95,8 @@ async fn gate(silent: std::net::SocketAddr) -> Result<Gate> {
     let host_key = std::fs::read_to_string(format!("{}.pub", HostKeys::shared()?.ed25519.display()))?;
     let mut config = String::from(
         "[workers]\nparallel = 200\nparallel_per_destination = 200\ndrain_seconds = 1\n[workers.retry]\nbase_seconds = 3600\nlongest_seconds = 3600\n\
-         [workers.breaker]\nfailures = 100000\n[gateway.uploads]\nhandles = 1000\n",
+         [workers.breaker]\nfailures = 100000\n[gateway.uploads]\nhandles = 1000\n\
+         [gateway.listener.limits]\nnew_per_second_per_source = 10000\nnew_burst_per_source = 10000\n",
     );
     let nobody = free_address()?;
     for (name, address) in [("down", nobody), ("slow", silent)] {
