@@ -12,12 +12,13 @@ const STEPS: [&str; 1] = [include_str!("schema.sql")];
 
 /// Checks that the file is ours, or empty, and no newer than we are. Changes nothing.
 pub(super) fn check(db: &Connection) -> Result<(), OpenFailure> {
-    version(db).map(|_| ())
+    // In one transaction, so that another process that just makes the schema is seen before or after it, not in the middle.
+    version(&*db.unchecked_transaction()?).map(|_| ())
 }
 
 /// Brings the database to the present schema.
 pub(super) fn prepare(db: &mut Connection) -> Result<(), OpenFailure> {
-    if version(db)? == STEPS.len() {
+    if version(&*db.unchecked_transaction()?)? == STEPS.len() {
         return Ok(());
     }
     // Another process may have been faster: look again under the lock.
