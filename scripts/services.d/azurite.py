@@ -1,0 +1,42 @@
+"""Azure Blob: Azurite from npm, with its well-known account."""
+
+from installing import Installation
+from place import Place
+from processes import Part
+from server import Server, answer
+
+ACCOUNT = "devstoreaccount1"
+# Published in Azurite's documentation: every Azurite has it.
+KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+REMEDY = "check npm's registry setting, or start an Azurite yourself and set DROPGATE_TEST_AZURITE"
+
+
+class Azurite(Server):
+    name = "azurite"
+    title = "Azurite 3.37 (Azure Blob)"
+    variables = ("DROPGATE_TEST_AZURITE", "DROPGATE_TEST_AZURITE_ACCOUNT", "DROPGATE_TEST_AZURITE_KEY")
+    ports = ("blob",)
+    installation = Installation("azurite", "3.37.0")
+
+    def install(self) -> bool:
+        return self.installation.once(self._build)
+
+    def _build(self, installation: Installation) -> None:
+        installation.needs("node", "install Node.js 18 or newer (Debian: apt-get install nodejs npm)")
+        npm = installation.needs("npm", "install npm (Debian: apt-get install npm)")
+        installation.run(
+            [npm, "install", "--no-fund", "--no-audit", "--prefix", str(installation.directory), "azurite@3.37.0"], REMEDY)
+
+    def parts(self, place: Place, settings: dict) -> list[Part]:
+        program = self.installation.directory / "node_modules/.bin/azurite-blob"
+        # Clients send the API version of their SDK, which may be newer than this server.
+        return [Part("server", [
+            str(program), "--blobHost", "127.0.0.1", "--blobPort", str(settings["blob"]), "--location", str(place.data),
+            "--silent", "--disableTelemetry", "--skipApiVersionCheck"])]
+
+    def healthy(self, place: Place, settings: dict) -> bool:
+        # It is up when it refuses what is not signed.
+        return answer(f"http://127.0.0.1:{settings['blob']}/{ACCOUNT}?comp=list")[0] == 403
+
+    def describe(self, place: Place, settings: dict) -> dict:
+        return dict(zip(self.variables, (f"http://127.0.0.1:{settings['blob']}/{ACCOUNT}", ACCOUNT, KEY)))

@@ -1,0 +1,278 @@
+"""The commands."""
+
+import argparse
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import processes
+from azurite import Azurite
+from failure import Failure
+from minio import Minio
+from mongodb import MongoDb
+from openbao import OpenBao
+from place import Place, cache_root, default_directory
+from rabbitmq import RabbitMq
+from sftp import OldSftp, Sftp
+
+SERVERS = {server.name: server for server in (RabbitMq(), Azurite(), MongoDb(), Minio(), OpenBao(), Sftp(), OldSftp())}
+
+HELP = """Installs, starts, checks and stops the real servers that tests talk to: all on 127.0.0.1, on ports chosen at the
+first start, with everything in one directory. Several sets run beside each other with different directories."""
+
+NOTES = f"""servers: {', '.join(SERVERS)}
+
+cache: DROPGATE_CACHE, or dropgate below the user's cache directory. Default directory: DROPGATE_TEST_SERVICES, or
+target/services of the checkout. A server is neither installed nor started when the environment already says where one is:
+{', '.join(server.variables[0] for server in SERVERS.values())}.
+"""
+
+
+def main() -> int:
+    """Runs the command of the command line; its exit code."""
+    arguments = _arguments()
+    try:
+        return arguments.command(arguments)
+    except Failure as failure:
+        print(f"scripts/services: {failure}", file=sys.stderr, flush=True)
+        return 1
+    except _Ended as ended:
+        return 128 + ended.number
+    except KeyboardInterrupt:
+        return 130
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="scripts/services", description=HELP, epilog=NOTES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, does, text: str) -> argparse.ArgumentParser:
+        one = commands.add_parser(name, help=text, description=text)
+        one.set_defaults(command=does)
+        return one
+
+    def names(one: argparse.ArgumentParser, directory: bool = True) -> None:
+        one.add_argument("names", nargs="*", metavar="NAME", help="all when none is named")
+        if directory:
+            one.add_argument("--dir", type=Path, help="where the state of this set is")
+
+    names(command("install", _install, "install into the cache what is not there yet"), directory=False)
+    names(command("start", _start, "start, after installing, and wait until healthy"))
+    stop = command("stop", _stop, "end what was started here, and nothing else")
+    names(stop)
+    stop.add_argument("--kill", action="store_true", help="with SIGKILL, as a machine that loses power")
+    names(command("pause", _pause, "SIGSTOP: connections stay open and nothing answers"))
+    names(command("resume", _resume, "SIGCONT"))
+    status = command("status", _status, "what runs, and where")
+    names(status)
+    status.add_argument("--json", action="store_true", help="for machines")
+    env = command("env", _env, "lines NAME=value with the address of each, for a shell or a .env file")
+    names(env)
+    env.add_argument("--export", action="store_true", help="with `export` before each")
+    env.add_argument("--json", action="store_true", help="for machines")
+    run = command("run", _run, "start, run a command with the variables of `env`, stop in any case")
+    names(run)
+    run.add_argument("--keep", action="store_true", help="keep the temporary directory that is used without --dir")
+
+    given, ours = [], sys.argv[1:]
+    if "--" in ours:
+        at = ours.index("--")
+        ours, given = ours[:at], ours[at + 1:]
+    arguments = parser.parse_args(ours)
+    arguments.given = given
+    if (arguments.command is _run) != bool(given):
+        parser.error("`run` wants `-- COMMAND`, and only that")
+    unknown = [name for name in arguments.names if name not in SERVERS]
+    if unknown:
+        parser.error(f"there is no {', '.join(unknown)}; there are {', '.join(SERVERS)}")
+    arguments.servers = [SERVERS[name] for name in dict.fromkeys(arguments.names)] or list(SERVERS.values())
+    return arguments
+
+
+def _directory(arguments: argparse.Namespace) -> Path:
+    return arguments.dir.absolute() if arguments.dir else default_directory()
+
+
+def _each(servers: list, does) -> list:
+    """Does it for all at once; says everything that failed."""
+    if not servers:
+        return []
+    with ThreadPoolExecutor(len(servers)) as pool:
+        jobs = [pool.submit(does, server) for server in servers]
+    failures = [str(job.exception()) for job in jobs if isinstance(job.exception(), Failure)]
+    for job in jobs:
+        error = job.exception()
+        if error and not isinstance(error, Failure):
+            raise error
+    if failures:
+        raise Failure("\n".join(failures))
+    return [job.result() for job in jobs]
+
+
+def _ours(servers: list) -> list:
+    return [server for server in servers if not server.given()]
+
+
+def _install(arguments: argparse.Namespace) -> int:
+    begin = time.monotonic()
+    # One after the other would take little longer: what takes long is one build, which uses all processors.
+    did = _each(_ours(arguments.servers), lambda server: server.install())
+    if any(did):
+        print(f"all is installed, in {time.monotonic() - begin:.0f} s", flush=True)
+    return 0
+
+
+def _start(arguments: argparse.Namespace) -> int:
+    _install(arguments)
+    directory = _directory(arguments)
+
+    def start(server) -> None:
+        begin = time.monotonic()
+        if server.start(Place(directory, server.name)):
+            print(f"{server.name}: healthy after {time.monotonic() - begin:.1f} s", flush=True)
+
+    _each(_ours(arguments.servers), start)
+    return 0
+
+
+def _stop(arguments: argparse.Namespace) -> int:
+    directory = _directory(arguments)
+
+    def stop(server) -> None:
+        begin = time.monotonic()
+        if server.stop(Place(directory, server.name), arguments.kill):
+            print(f"{server.name}: stopped in {time.monotonic() - begin:.1f} s", flush=True)
+
+    _each(arguments.servers, stop)
+    return 0
+
+
+def _pause(arguments: argparse.Namespace) -> int:
+    for server in _ours(arguments.servers):
+        processes.pause(Place(_directory(arguments), server.name))
+    return 0
+
+
+def _resume(arguments: argparse.Namespace) -> int:
+    for server in _ours(arguments.servers):
+        processes.resume(Place(_directory(arguments), server.name))
+    return 0
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    directory = _directory(arguments)
+    rows = []
+    for server in arguments.servers:
+        place = Place(directory, server.name)
+        known = server.given() or place.exists()
+        rows.append({
+            "name": server.name, "server": server.title, "state": server.state(place),
+            "address": server.environment(place)[server.variables[0]] if known else "",
+            "pids": [] if server.given() else [one.pid for one in processes.recorded(place).values()],
+            "log": "" if server.given() or not place.exists() else str(place.log),
+        })
+    if arguments.json:
+        print(json.dumps(rows, indent=1))
+    else:
+        for row in [{"name": "NAME", "state": "STATE", "pids": ["PIDS"], "address": "ADDRESS"}, *rows]:
+            pids = ",".join(map(str, row["pids"])) or "-"
+            print(f"{row['name']:<10} {row['state']:<14} {pids:<16} {row['address'] or '-'}")
+    return 0
+
+
+def _environment(arguments: argparse.Namespace, directory: Path) -> dict:
+    variables = {}
+    for server in arguments.servers:
+        place = Place(directory, server.name)
+        if server.given() or place.exists() or server.name in arguments.names:
+            variables.update(server.environment(place))
+    if not variables:
+        raise Failure(f"nothing was ever started in {directory}: run `scripts/services start`")
+    # For tests that stop, pause and start servers.
+    variables["DROPGATE_TEST_SERVICES"] = str(directory)
+    return variables
+
+
+def _env(arguments: argparse.Namespace) -> int:
+    variables = _environment(arguments, _directory(arguments))
+    if arguments.json:
+        print(json.dumps(variables, indent=1))
+        return 0
+    for name, value in variables.items():
+        print(f"{'export ' if arguments.export else ''}{name}={shlex.quote(value)}")
+    return 0
+
+
+class _Ended(BaseException):
+    """A signal asks to end."""
+
+    def __init__(self, number: int):
+        self.number = number
+
+
+def _end(number: int, _frame) -> None:
+    raise _Ended(number)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    temporary = None
+    if not arguments.dir:
+        temporary = Path(tempfile.mkdtemp(prefix="dropgate-services-"))
+        arguments.dir = temporary
+    ending = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    for number in ending:
+        signal.signal(number, _end)
+    arguments.kill = False
+    times = []
+
+    def timed(label: str, does):
+        begin = time.monotonic()
+        try:
+            return does()
+        finally:
+            times.append(f"{label} {time.monotonic() - begin:.0f} s")
+
+    code = 1
+    try:
+        timed("install", lambda: _install(arguments))
+        timed("start", lambda: _start(arguments))
+        env = {**os.environ, **_environment(arguments, arguments.dir.absolute())}
+        code = timed("command", lambda: _foreground(arguments.given, env))
+    finally:
+        for number in ending:
+            signal.signal(number, signal.SIG_IGN)
+        timed("stop", lambda: _stop(arguments))
+        if temporary and code == 0 and not arguments.keep:
+            shutil.rmtree(temporary, ignore_errors=True)
+        elif temporary:
+            print(f"state and logs are kept in {temporary}", flush=True)
+        print(f"scripts/services: {', '.join(times)}", flush=True)
+    return code
+
+
+def _foreground(argv: list, env: dict) -> int:
+    try:
+        process = subprocess.Popen(argv, env=env)
+    except OSError as error:
+        raise Failure(f"{argv[0]} can't be run: {error}") from error
+    try:
+        code = process.wait()
+    except _Ended as ended:
+        # The terminal has sent its own to the whole group; others have only sent it here.
+        process.send_signal(ended.number)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        raise
+    return code if code >= 0 else 128 - code
