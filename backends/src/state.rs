@@ -203,7 +203,8 @@ pub trait StateStore: Send + Sync + 'static {
     /// Uploads by query.
     async fn find(&self, query: UploadQuery) -> Result<Vec<Upload>, StateError>;
 
-    /// The highest version number given to (account, path) so far; 0 if none.
+    /// The highest version number that a record of (account, path) has; 0 if there is none. A record that was renamed took
+    /// its number with it, and gave it up.
     async fn highest_version(&self, account: &AccountName, path: &VirtualPath) -> Result<u32, StateError>;
 
     /// Marks uploads as answered ([`Upload::answered`]), without a change of revision: it says only that the client is known

@@ -60,12 +60,15 @@ impl JobQueue for SqliteQueue {
 
     async fn take(&self, limit: usize, wait: Duration) -> Result<Vec<Claimed>, QueueError> {
         let limit = limit.min(MOST);
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
         let give_up = Instant::now() + wait;
         loop {
             // A look first: nothing is written while there is nothing to take.
             let next = self.database.peek(table::next_due).await?;
             let now = boot_millis();
-            if next.is_some_and(|due| due <= now) && limit > 0 {
+            if next.is_some_and(|due| due <= now) {
                 let (taker, lease) = (*self.taker.as_bytes(), self.lease);
                 let taken = self
                     .write(Bell::None, move |db| table::take(db, boot_millis(), lease, taker, limit))

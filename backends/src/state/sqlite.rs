@@ -54,6 +54,9 @@ use std::{path::Path, sync::Arc, time::Duration};
 /// Most that one query gives out, whatever it asks for.
 const MOST: usize = 1_000;
 
+/// Most records that are read on the caller's own thread.
+const FEW: usize = 16;
+
 /// The two ports that live in the file.
 pub(crate) type Ports = (Arc<dyn StateStore>, Arc<dyn JobQueue>);
 
@@ -192,7 +195,13 @@ impl StateStore for SqliteStore {
         now: Timestamp,
         limit: usize,
     ) -> Result<Vec<OutboxEntry>, StateError> {
-        self.database.peek(move |db| outbox::due(db, kind, now, limit)).await
+        // Mostly there is little or nothing.
+        let few = limit.min(FEW);
+        let first = self.database.peek(move |db| outbox::due(db, kind, now, few)).await?;
+        if first.len() < few || few == limit {
+            return Ok(first);
+        }
+        self.database.read(move |db| outbox::due(db, kind, now, limit)).await
     }
 
     async fn outbox_next_due(&self) -> Result<Option<Timestamp>, StateError> {

@@ -1,16 +1,13 @@
 //! Uploads by id and by query. Which index a query goes by is decided here and told to SQLite, so that it does not depend
 //! on statistics that nobody gathers.
 
-use super::{MOST, fault::Outcome};
+use super::{FEW, MOST, fault::Outcome};
 use crate::state::{StateError, UploadOrder, UploadQuery};
 use dropgate_schemas::{
     id::UploadId,
     upload::{Upload, UploadState},
 };
 use rusqlite::{Connection, OptionalExtension as _, Row, params_from_iter, types::Value};
-
-/// At most so many rows are looked up on the caller's own thread.
-const SMALL: usize = 16;
 
 /// Every account that has uploads, by skipping through the index from one to the next.
 const ALL_ACCOUNTS: &str = "WITH RECURSIVE every(account) AS (
@@ -59,7 +56,7 @@ impl Search {
             )
         };
         values.push(integer(limit));
-        Self { sql, values, small: by_index && limit <= SMALL && query.path.is_some() }
+        Self { sql, values, small: by_index && limit <= FEW && query.path.is_some() }
     }
 
     /// Whether it is sure to look at a few rows only.

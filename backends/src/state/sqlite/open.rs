@@ -22,7 +22,7 @@ use std::{
 };
 
 /// How long a connection waits for a lock that another process holds.
-const BUSY: Duration = Duration::from_secs(5);
+pub(super) const BUSY: Duration = Duration::from_secs(5);
 
 /// Size of new databases' pages in bytes. A change touches a dozen or two, most of them for a few bytes of an index, and the
 /// log takes them whole: smaller pages make a commit cheaper, larger ones the file flatter.
@@ -119,8 +119,11 @@ impl Drop for Database {
 /// Opens a connection with the settings that all connections have.
 pub(super) fn connect(path: &Path, purpose: Purpose) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let db = Connection::open_with_flags(path, flags)?;
-    db.busy_timeout(if purpose == Purpose::Write { BUSY } else { Duration::ZERO })?;
+    let mut db = Connection::open_with_flags(path, flags)?;
+    match purpose {
+        Purpose::Write => db.busy_handler(Some(patience()))?,
+        Purpose::Read => db.busy_timeout(Duration::ZERO)?,
+    }
     db.set_prepared_statement_cache_capacity(128);
     db.pragma_update(None, "temp_store", "memory")?;
     db.pragma_update(None, "trusted_schema", false)?;
@@ -133,6 +136,21 @@ pub(super) fn connect(path: &Path, purpose: Purpose) -> rusqlite::Result<Connect
         db.pragma_update(None, "query_only", true)?;
     }
     Ok(db)
+}
+
+/// Waits for a lock that another process holds: in small steps, since a transaction takes a few milliseconds at most. SQLite's
+/// own handler sleeps up to 100 ms at a time.
+fn patience() -> impl FnMut(i32) -> bool + Send + 'static {
+    let mut since = Instant::now();
+    move |tries| {
+        if tries == 0 {
+            since = Instant::now();
+        }
+        let waited = since.elapsed();
+        let step = if waited < Duration::from_millis(20) { 100 } else { 2_000 };
+        std::thread::sleep(Duration::from_micros(step));
+        waited < BUSY
+    }
 }
 
 /// Makes the file, readable by its owner only, if there is none.
@@ -183,14 +201,10 @@ fn write_ahead(db: &Connection) -> Result<(), OpenFailure> {
 }
 
 /// After an unclean end: puts the log into the file and has SQLite look through a small database. What was in the
-/// system's memory only is written anew that way, whatever became of the last sync.
+/// system's memory only is written anew that way, whatever became of the last sync. Where another process has the file
+/// open, this does no harm and waits for nobody.
 fn look_over(path: &Path, db: &Connection) -> Result<(), OpenFailure> {
-    let folded = db.pragma_update_and_check(None, "wal_checkpoint", "TRUNCATE", |row| row.get::<_, i64>(0));
-    match folded {
-        Ok(_) => {}
-        Err(e) if e.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {}
-        Err(e) => return Err(e.into()),
-    }
+    db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
     if fs::metadata(path).is_ok_and(|m| m.len() <= QUICK_CHECK) {
         let verdict: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
         if verdict != "ok" {

@@ -4,7 +4,7 @@
 
 use super::{
     fault::{Fault, Outcome},
-    open::{Purpose, connect},
+    open::{BUSY, Purpose, connect},
     writer::DEADLINE,
 };
 use crate::state::StateError;
@@ -24,9 +24,6 @@ const LONG_READS: usize = 4;
 
 /// Connections kept open between reads.
 const KEPT: usize = 8;
-
-/// How long a read on the blocking pool waits for a lock.
-const BUSY: Duration = Duration::from_secs(5);
 
 /// The pool. Cheap to clone.
 #[derive(Clone)]

@@ -53,3 +53,35 @@ async fn after_the_end_every_call_is_unavailable() {
     assert!(matches!(refused, Err(StateError::Unavailable(_))), "{refused:?}");
     fixture.two.apply(samples::created(&upload)).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_busy_process_does_not_keep_another_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("dropgate.db");
+    let (busy, calm) = (state(&path), state(&path));
+    let busy: Vec<_> = (0..8)
+        .map(|n| {
+            let busy = Arc::clone(&busy);
+            tokio::spawn(async move {
+                let mut record = samples::upload("busy", &format!("/upload/{n}"), 1);
+                loop {
+                    record.revision =
+                        busy.apply(samples::change(&record, Durability::Durable)).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    let mut record = samples::upload("calm", "/upload/x", 1);
+    let mut longest = Duration::ZERO;
+    for _ in 0..100 {
+        let begun = std::time::Instant::now();
+        record.revision = calm.apply(samples::change(&record, Durability::Durable)).await.unwrap();
+        longest = longest.max(begun.elapsed());
+    }
+    for task in &busy {
+        assert!(!task.is_finished());
+        task.abort();
+    }
+    // SQLite alone would let it wait for seconds now and then.
+    assert!(longest < Duration::from_secs(2), "kept out for {longest:?}");
+}

@@ -6,15 +6,17 @@
 mod call;
 mod checkpoint;
 mod intake;
+mod turn;
 
 use self::{
     call::{Call, Pending},
     checkpoint::Checkpointer,
     intake::Intake,
+    turn::Turn,
 };
 use super::{
     fault::{Fault, Outcome},
-    open::{Purpose, connect},
+    open::{BUSY, Purpose, connect},
     watch::{Bell, Watch},
 };
 use crate::{durable, state::StateError};
@@ -65,9 +67,17 @@ impl Writer {
     /// Starts the thread, with a connection that is open already.
     pub(super) fn start(path: &Path, db: Connection, watch: Arc<Watch>) -> Outcome<Self> {
         let (queue, waiting) = mpsc::channel(QUEUE);
-        let checkpointer = Checkpointer::start(connect(path, Purpose::Write)?)?;
+        let checkpointer = Checkpointer::start(path, connect(path, Purpose::Write)?)?;
         let intake = Intake::new(waiting);
-        let writing = Writing { db, intake, watch, checkpointer, synchronous: None, path: path.to_owned() };
+        let writing = Writing {
+            db,
+            intake,
+            turn: Turn::of(path)?,
+            watch,
+            checkpointer,
+            synchronous: None,
+            path: path.to_owned(),
+        };
         let thread =
             std::thread::Builder::new().name("state-writer".to_owned()).spawn(move || writing.run())?;
         Ok(Self { queue, thread: Mutex::new(Some(thread)) })
@@ -113,6 +123,7 @@ fn closed() -> StateError {
 struct Writing {
     db: Connection,
     intake: Intake,
+    turn: Turn,
     watch: Arc<Watch>,
     checkpointer: Checkpointer,
     /// What the connection's `synchronous` is set to.
@@ -183,7 +194,9 @@ impl Writing {
             self.db.prepare_cached(sql)?.execute([])?;
             Ok(())
         };
+        let turn = self.turn.wait(BUSY);
         statement("BEGIN IMMEDIATE")?;
+        drop(turn);
         for call in batch.iter_mut() {
             statement("SAVEPOINT change")?;
             if call.run(&self.db) {

@@ -136,6 +136,21 @@ async fn small_files_behind_many_finished_ones() {
     store.close().await;
 }
 
+/// Two processes' worth of writers on one file: neither may starve the other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn two_writers() {
+    let dir = place();
+    let path = dir.path().join("dropgate.db");
+    for (busy, calm) in [(1, 1), (16, 1), (16, 16)] {
+        let (one, two) = (state(&path), state(&path));
+        println!("{busy} tasks beside {calm}:");
+        tokio::join!(run(&one, busy), run(&two, calm));
+        one.close().await;
+        two.close().await;
+    }
+}
+
 /// Small files for a few seconds, from so many tasks at once.
 async fn run(store: &Arc<dyn StateStore>, tasks: usize) {
     let content = Bytes::from(vec![7; 4_096]);

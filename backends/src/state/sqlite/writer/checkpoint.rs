@@ -4,9 +4,11 @@
 //! was copied, which under steady load never holds for that thread; so the writer, told that the bulk is done, copies the
 //! few pages that came since, between two commits.
 
-use super::super::fault::Outcome;
+use super::super::fault::{Fault, Outcome};
+use crate::durable;
 use rusqlite::Connection;
 use std::{
+    path::{Path, PathBuf},
     sync::{
         Arc, Condvar, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -31,6 +33,8 @@ struct Shared {
     wanted: Mutex<Wanted>,
     wake: Condvar,
     bulk_done: AtomicBool,
+    /// For last words.
+    path: PathBuf,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -42,12 +46,13 @@ enum Wanted {
 
 impl Checkpointer {
     /// Starts the thread with a connection of its own.
-    pub(super) fn start(db: Connection) -> Outcome<Self> {
+    pub(super) fn start(path: &Path, db: Connection) -> Outcome<Self> {
         db.pragma_update(None, "synchronous", "NORMAL")?;
         let shared = Arc::new(Shared {
             wanted: Mutex::new(Wanted::Nothing),
             wake: Condvar::new(),
             bulk_done: AtomicBool::new(false),
+            path: path.to_owned(),
         });
         let its = Arc::clone(&shared);
         let thread =
@@ -59,11 +64,11 @@ impl Checkpointer {
     pub(super) fn after_commit(&mut self, db: &Connection) {
         if self.shared.bulk_done.swap(false, Ordering::AcqRel) {
             // The next write begins the log anew, at the front of the same file.
-            checkpoint(db, "PASSIVE");
+            self.shared.checkpoint(db, "PASSIVE");
             return;
         }
         self.commits = self.commits.wrapping_add(1);
-        if self.commits.is_multiple_of(LOOK) && checkpoint(db, "NOOP") >= ENOUGH {
+        if self.commits.is_multiple_of(LOOK) && self.shared.checkpoint(db, "NOOP") >= ENOUGH {
             let mut wanted = self.shared.wanted.lock().unwrap_or_else(PoisonError::into_inner);
             if *wanted == Wanted::Nothing {
                 *wanted = Wanted::Fold;
@@ -94,7 +99,7 @@ impl Shared {
                 return;
             }
             drop(wanted);
-            checkpoint(db, "PASSIVE");
+            self.checkpoint(db, "PASSIVE");
             self.bulk_done.store(true, Ordering::Release);
             let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
             if *wanted == Wanted::Fold {
@@ -102,14 +107,17 @@ impl Shared {
             }
         }
     }
-}
 
-/// Runs a checkpoint and returns how many pages the log holds; 0 where SQLite can't tell.
-fn checkpoint(db: &Connection, mode: &str) -> i64 {
-    let pages = db.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| row.get(1));
-    pages.unwrap_or_else(|error| {
-        // The log stays and grows; the next round tries again. What fails for good fails at a commit too.
-        tracing::warn!(%error, mode, "the log of the state store could not be folded in");
-        0
-    })
+    /// Runs a checkpoint and returns how many pages the log holds; 0 where SQLite can't tell.
+    fn checkpoint(&self, db: &Connection, mode: &str) -> i64 {
+        let pages = db.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| row.get(1));
+        pages.map_err(Fault::from).unwrap_or_else(|fault| {
+            if let Some(error) = fault.failed_sync() {
+                durable::die(&error, &self.path);
+            }
+            // The log stays and grows; the next round tries again. What fails for good fails at a commit too.
+            tracing::warn!(error = ?fault, mode, "the log of the state store could not be folded in");
+            0
+        })
+    }
 }
