@@ -84,7 +84,12 @@ pub(crate) async fn route(
                         draft.follow_up(OutboxEntry::job(draft.upload.upload_id, work));
                     }
                 }
-                Verdict::Write(Some(Routed::Done(conclude(draft))))
+                let concluded = conclude(draft);
+                if deliveries.iter().all(|(delivery, _)| delivery.state == DeliveryState::Pending) {
+                    // Lost in a power cut, it is done again with the same result: nobody but workers hears of it.
+                    draft.need_not_last();
+                }
+                Verdict::Write(Some(Routed::Done(concluded)))
             })
             .await?;
         match routed {
