@@ -24,7 +24,6 @@ pub mod hostkey;
 mod network;
 pub mod observer;
 mod outbox;
-mod password;
 pub(crate) mod watch;
 
 pub use accounts::Accounts;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dropgate_backends::CredentialStore;
+use dropgate_backends::credentials::password::Passwords;
 use dropgate_backends::observe::Counter;
 use dropgate_schemas::account::{Account, AccountName, Credentials, PublicKey as StoredKey};
 use dropgate_schemas::time::Timestamp;
@@ -14,7 +15,6 @@ use russh::keys::ssh_key::{Algorithm, HashAlg, PublicKey};
 use serde::{Deserialize, Serialize};
 
 use super::network::Network;
-use super::password::{Busy, PasswordChecker};
 use super::{Accounts, AlgorithmProfile};
 use crate::listener::LimitHit;
 
@@ -128,7 +128,7 @@ const RSA_MIN_BITS: u32 = 2048;
 pub(crate) struct Authenticator {
     credentials: Arc<dyn CredentialStore>,
     accounts: Arc<dyn Accounts>,
-    passwords: PasswordChecker,
+    passwords: Passwords,
     profile: AlgorithmProfile,
     deadline: Duration,
 }
@@ -148,13 +148,7 @@ impl Authenticator {
         accounts: Arc<dyn Accounts>,
     ) -> Self {
         let deadline = Duration::from_secs(config.lookup_seconds.max(1));
-        Self {
-            credentials,
-            accounts,
-            passwords: PasswordChecker::new(config.hashes_at_once, deadline),
-            profile,
-            deadline,
-        }
+        Self { credentials, accounts, passwords: Passwords::new(config.hashes_at_once), profile, deadline }
     }
 
     /// Reads account and verifiers. A name that can't be an account's is nobody's.
@@ -186,9 +180,15 @@ impl Authenticator {
     pub(crate) async fn password(&self, user: &str, password: &str) -> Verdict {
         let Ok(found) = self.find(user).await else { return Verdict::Unavailable };
         let hash = found.as_ref().and_then(|found| found.credentials.password_hash.as_deref());
-        let right = match self.passwords.verify(password, hash).await {
-            Ok(right) => right,
-            Err(Busy) => return Verdict::Unavailable,
+        let right = match tokio::time::timeout(self.deadline, self.passwords.verify(password, hash)).await {
+            Ok(Ok(right)) => right,
+            Ok(Err(error)) => {
+                Counter::ErrorsCredentials.one();
+                tracing::warn!(user, %error, "a password can't be checked");
+                return Verdict::Unavailable;
+            }
+            // Too many are being checked.
+            Err(_) => return Verdict::Unavailable,
         };
         let Some(found) = found else { return Verdict::Refused(Refusal::UnknownAccount) };
         if found.credentials.password_hash.is_none() {
