@@ -22,6 +22,9 @@ pub const CAPACITY: usize = 10_000;
 const FOLD: Duration = Duration::from_secs(60);
 /// So many kinds of repeats are told apart at a time.
 const MAX_FOLDS: usize = 10_000;
+/// So many of them belong to one session (before login: one source). What a client is refused beyond that is counted
+/// together, whatever it was: by asking for ever new names it could fill the buffer, and with it everybody's way in.
+const MAX_KINDS: usize = 50;
 /// Entries in one commit.
 const BATCH: usize = 200;
 /// How long an entry waits for others to share its commit.
@@ -40,6 +43,8 @@ pub struct Journal {
 struct Inner {
     waiting: VecDeque<AuditEntry>,
     folds: HashMap<Kind, Fold>,
+    /// How many folds each session or source has.
+    kinds: HashMap<String, usize>,
     lost: u64,
 }
 
@@ -87,6 +92,7 @@ impl Journal {
         let kind =
             Kind { who, action: entry.action, request: entry.request.clone(), reason: entry.reason.clone() };
         let mut inner = self.inner();
+        let kind = inner.fold_into(kind);
         if let Some(fold) = inner.folds.get_mut(&kind)
             && fold.since.elapsed() < FOLD
         {
@@ -98,12 +104,8 @@ impl Journal {
         }
         let reference = Reference::new();
         entry.reference = Some(reference.to_string());
-        if let Some(Fold { repeats: Some((count, last)), .. }) = inner.folds.remove(&kind) {
-            inner.push(AuditEntry { count, ..last });
-        }
-        if inner.folds.len() < MAX_FOLDS {
-            inner.folds.insert(kind, Fold { since: Instant::now(), reference, repeats: None });
-        }
+        inner.end_fold(&kind);
+        inner.begin_fold(kind, Fold { since: Instant::now(), reference, repeats: None });
         inner.push(entry);
         drop(inner);
         self.wake.notify_one();
@@ -164,6 +166,41 @@ impl Journal {
 }
 
 impl Inner {
+    /// The kind itself, or a wider one if too many are told apart.
+    fn fold_into(&self, kind: Kind) -> Kind {
+        if self.folds.contains_key(&kind) {
+            return kind;
+        }
+        let wide = |who: String| Kind { who, action: kind.action, request: None, reason: None };
+        let of_this_one = self.kinds.get(&kind.who).copied().unwrap_or(0);
+        if self.folds.len() >= MAX_FOLDS {
+            wide(String::new())
+        } else if of_this_one >= MAX_KINDS {
+            wide(kind.who)
+        } else {
+            kind
+        }
+    }
+
+    fn begin_fold(&mut self, kind: Kind, fold: Fold) {
+        *self.kinds.entry(kind.who.clone()).or_default() += 1;
+        self.folds.insert(kind, fold);
+    }
+
+    /// Writes out the repeats of a fold, if there were any.
+    fn end_fold(&mut self, kind: &Kind) {
+        let Some(fold) = self.folds.remove(kind) else { return };
+        if let Some(kinds) = self.kinds.get_mut(&kind.who) {
+            *kinds = kinds.saturating_sub(1);
+            if *kinds == 0 {
+                self.kinds.remove(&kind.who);
+            }
+        }
+        if let Some((count, last)) = fold.repeats {
+            self.push(AuditEntry { count, ..last });
+        }
+    }
+
     fn push(&mut self, entry: AuditEntry) {
         if self.waiting.len() < CAPACITY {
             self.waiting.push_back(entry);
@@ -187,9 +224,52 @@ impl Inner {
             .map(|(k, _)| k.clone())
             .collect();
         for kind in over {
-            if let Some(Fold { repeats: Some((count, last)), .. }) = self.folds.remove(&kind) {
-                self.push(AuditEntry { count, ..last });
-            }
+            self.end_fold(&kind);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dropgate_backends::{Backends, config::BackendsConfig};
+    use dropgate_schemas::{
+        audit::{Action, Actor, AuditResult},
+        id::SessionId,
+    };
+
+    #[tokio::test]
+    async fn a_client_that_is_refused_ever_new_things_does_not_fill_the_buffer() {
+        let dir = tempfile::tempdir().unwrap();
+        let backends = Backends::open(&BackendsConfig::default(), dir.path()).await.unwrap();
+        let journal = Journal::new(backends.state);
+        let refused = |session: SessionId, n: u64| {
+            let actor = Actor::System { id: "test".to_owned() };
+            let mut entry = AuditEntry::new(Action::RequestRefuse, actor, AuditResult::Refused);
+            entry.session = Some(session);
+            entry.reason = Some(format!("/upload/{n} does not exist"));
+            entry
+        };
+        let session = SessionId::new();
+        for n in 0..20_000 {
+            journal.refuse(refused(session, n));
+        }
+        assert!(!journal.is_full());
+        assert_eq!(journal.inner().waiting.len(), MAX_KINDS + 1, "each kind once, and the rest together");
+        // Nothing is left out of the count, and others are told apart as before.
+        let other = SessionId::new();
+        let reference = journal.refuse(refused(other, 1));
+        assert_eq!(journal.refuse(refused(other, 1)), reference);
+        journal.inner().settle_folds(true);
+        let counted: u64 = journal.inner().waiting.iter().map(|entry| entry.count).sum();
+        assert_eq!(counted, 20_000 + 2);
+        assert!(journal.inner().kinds.is_empty());
+        // From ever new sessions, too.
+        journal.inner().waiting.clear();
+        for n in 0..2 * MAX_FOLDS as u64 {
+            journal.refuse(refused(SessionId::new(), n));
+        }
+        assert_eq!(journal.inner().folds.len(), MAX_FOLDS + 1);
+        assert_eq!(journal.inner().kinds.len(), MAX_FOLDS + 1);
     }
 }
