@@ -22,10 +22,15 @@ pub(super) struct Handles {
     ended: bool,
 }
 
+/// Directories that may be open at a time: each keeps some hundred lines in memory, and clients list one after the other.
+const MAX_DIRECTORIES: usize = 16;
+
 /// Why a handle could not be made.
 pub(super) enum Full {
     /// Too many are open.
     Limit(usize),
+    /// Too many directories are open.
+    Directories(usize),
     /// The channel is over.
     Ended,
 }
@@ -42,6 +47,10 @@ impl Handles {
         }
         if self.is_full() {
             return Err(Full::Limit(self.limit));
+        }
+        if matches!(handle, Handle::Directory(_)) && self.open.len() - self.files().count() >= MAX_DIRECTORIES
+        {
+            return Err(Full::Directories(MAX_DIRECTORIES));
         }
         // Names repeat after 2^32 handles of one session at the earliest; a live one is skipped.
         while self.open.contains_key(&self.next) {

@@ -197,6 +197,9 @@ impl Session {
             Err(Full::Limit(limit)) => {
                 Err(Refusal::failure(format!("{limit} files and directories are open: close some first")))
             }
+            Err(Full::Directories(limit)) => {
+                Err(Refusal::failure(format!("{limit} directories are being listed: close some first")))
+            }
             Err(Full::Ended) => Err(Refusal::failure("the session is over")),
         }
     }

@@ -118,12 +118,23 @@ impl Tree {
                     Some(after) if full => Stage::Files { area, after: Some(after) },
                     _ => Stage::End,
                 };
-                listing.ready.extend(shown.into_iter().map(|u| Listed::File(Box::new(u))));
+                listing.ready.extend(shown.into_iter().map(|u| Listed::File(Box::new(slim(u)))));
             }
             Stage::End => {}
         }
         Ok(())
     }
+}
+
+/// Without what no line shows: up to 500 of these wait in memory for each open directory.
+fn slim(mut upload: Upload) -> Upload {
+    upload.size = Some(upload.visible_size());
+    upload.staged = None;
+    let generation = upload.generation;
+    upload.deliveries.retain(|d| d.generation == generation);
+    upload.deliveries.truncate(1);
+    upload.deliveries.shrink_to_fit();
+    upload
 }
 
 /// Keeps one version of each name: the newest accepted one, else the newest. `rows` are sorted by name, then by descending
