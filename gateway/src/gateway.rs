@@ -5,18 +5,24 @@ mod observer;
 
 use crate::{
     config::GatewayConfig,
-    ingest::{GatewayBudget, Ingest, LiveUploads, recover},
+    ingest::{GatewayBudget, Ingest, LiveUploads, recover, sweep},
     journal::Journal,
     listener::{Listener, ListenerDependencies, ListenerError},
     ssh::hostkey::HostKeys,
 };
 use dropgate_backends::{
-    Backends, StateError,
+    Backends, StateError, StateStore,
     instance::{Identity, Liveness},
     relay::Ringer,
 };
-use std::{net::SocketAddr, sync::Arc};
+use dropgate_schemas::id::InstanceId;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
+
+/// How often it is looked for uploads that a failed request left behind.
+const SWEEP_EVERY: Duration = Duration::from_secs(30);
+/// What did not change for so long and is not open was left behind: longer than any request takes to write a record.
+const LEFT_BEHIND: Duration = Duration::from_secs(60);
 
 /// Why a gateway could not start.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +39,32 @@ pub enum GatewayError {
 pub struct Gateway {
     listener: Listener,
     journal: Arc<Journal>,
+    sweep: Sweep,
+}
+
+/// What the sweep of a gateway's own unfinished uploads needs.
+struct Sweep {
+    state: Arc<dyn StateStore>,
+    live: Arc<LiveUploads>,
+    instance: InstanceId,
+    node: String,
+}
+
+impl Sweep {
+    async fn run(self, stop: CancellationToken) {
+        while stop.run_until_cancelled(tokio::time::sleep(SWEEP_EVERY)).await.is_some() {
+            let (state, live) = (self.state.as_ref(), self.live.as_ref());
+            match sweep(state, live, self.instance, &self.node, LEFT_BEHIND).await {
+                Ok(0) => {}
+                Ok(uploads) => {
+                    tracing::info!(uploads, "uploads that failed requests left behind were settled")
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "looking for uploads left behind failed; it is tried again")
+                }
+            }
+        }
+    }
 }
 
 impl Gateway {
@@ -67,6 +99,12 @@ impl Gateway {
             liveness,
             backends: backends.clone(),
         };
+        let sweep = Sweep {
+            state: Arc::clone(&backends.state),
+            live: Arc::clone(&ingest.live),
+            instance: identity.id(),
+            node: node.clone(),
+        };
         let engines = engine::Engines::new(
             ingest,
             Arc::clone(&journal),
@@ -83,7 +121,7 @@ impl Gateway {
             host_keys,
         };
         let listener = Listener::bind(config.listener.clone(), with).await?;
-        Ok(Self { listener, journal })
+        Ok(Self { listener, journal, sweep })
     }
 
     /// The bound address.
@@ -96,7 +134,11 @@ impl Gateway {
     pub async fn serve(self, shutdown: CancellationToken) {
         let stop_journal = CancellationToken::new();
         let journal = tokio::spawn(Arc::clone(&self.journal).run(stop_journal.clone()));
+        let stop_sweep = CancellationToken::new();
+        let sweeping = tokio::spawn(self.sweep.run(stop_sweep.clone()));
         self.listener.serve(shutdown).await;
+        stop_sweep.cancel();
+        let _ = sweeping.await;
         stop_journal.cancel();
         let _ = journal.await;
     }

@@ -29,7 +29,7 @@ use dropgate_schemas::{
     path::VirtualPath,
     reason::{Reason, ReasonCode},
     time::Timestamp,
-    upload::{BlobRef, Grade, Staged, Upload, UploadState},
+    upload::{BlobRef, Grade, Upload, UploadState},
 };
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -38,6 +38,8 @@ use std::{
 
 /// A CLOSE is answered within this time; WinSCP gives up after 15 s.
 pub const CLOSE_LIMIT: Duration = Duration::from_secs(12);
+/// How long it may take then to find out what became of a CLOSE.
+const LOOK_LIMIT: Duration = Duration::from_secs(2);
 /// How old an unanswered acceptance may be for a repeat to count as its twin.
 const TWIN_AGE: Duration = Duration::from_secs(3600);
 /// Somebody else may change the name's other versions between our look and our write; so often we look again.
@@ -134,13 +136,19 @@ impl Committer {
         u64::try_from(self.options.inline_max).unwrap_or(u64::MAX)
     }
 
-    /// CLOSE of an open file, answered within [`CLOSE_LIMIT`].
+    /// CLOSE of an open file, answered within [`CLOSE_LIMIT`] and a moment to find out what became of it.
     pub(super) async fn close(&self, file: &OpenFile) -> Result<CloseAnswer, Refusal> {
         let begun = Instant::now();
         let answer = match tokio::time::timeout(CLOSE_LIMIT, self.try_close(file)).await {
+            // The write may have been made although its outcome was not told: the record knows.
+            Ok(Err(refusal @ (Refusal::Unavailable(_) | Refusal::Conflict))) => {
+                self.look_after_close(file, refusal).await
+            }
             Ok(answer) => answer,
-            Err(_) => self.close_too_late(file).await,
+            Err(_) => self.look_after_close(file, late()).await,
         };
+        let id = file.record().lock().await.upload_id;
+        self.live.remove(id, file);
         if let Ok(CloseAnswer::Accepted(_)) = &answer {
             Timing::Acceptance.record(begun.elapsed());
         }
@@ -149,10 +157,7 @@ impl Committer {
 
     async fn try_close(&self, file: &OpenFile) -> Result<CloseAnswer, Refusal> {
         let mut record = file.record().lock().await;
-        let id = record.upload_id;
-        let answer = self.close_record(file, &mut record).await;
-        self.live.remove(id);
-        answer
+        self.close_record(file, &mut record).await
     }
 
     async fn close_record(&self, file: &OpenFile, record: &mut Upload) -> Result<CloseAnswer, Refusal> {
@@ -243,40 +248,59 @@ impl Committer {
         Ok(CloseAnswer::Unchanged)
     }
 
-    /// The limit passed while the commit was under way: find out what became of it.
-    async fn close_too_late(&self, file: &OpenFile) -> Result<CloseAnswer, Refusal> {
-        let late = || {
-            Refusal::Unavailable(
-                "the server could not store the file in time: upload it again in a few minutes".to_owned(),
-            )
+    /// The limit passed while the commit was under way, or its outcome is unknown: finds out what became of it. An upload
+    /// that was not accepted is given up; if that can't be written now, the sweep of this gateway does it.
+    async fn look_after_close(&self, file: &OpenFile, refusal: Refusal) -> Result<CloseAnswer, Refusal> {
+        match tokio::time::timeout(LOOK_LIMIT, self.outcome_of_close(file)).await {
+            Ok(Ok(Some(answer))) => Ok(answer),
+            Ok(Ok(None)) => Err(refusal),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, path = %file.path(), "what became of a CLOSE is not known yet");
+                Err(refusal)
+            }
+            Err(_) => Err(refusal),
+        }
+    }
+
+    async fn outcome_of_close(&self, file: &OpenFile) -> Result<Option<CloseAnswer>, StateError> {
+        let (id, epoch) = {
+            let record = file.record().lock().await;
+            (record.upload_id, record.epoch)
         };
-        let id = file.record().lock().await.upload_id;
-        self.live.remove(id);
-        let Some(stored) = self.backends.state.upload(id).await? else { return Err(late()) };
-        if stored.state.is_accepted()
-            && let (Some(sha256), Some(receipt)) = (stored.sha256, stored.receipt_id)
-        {
-            // Its jobs are rung by the relay.
-            return Ok(CloseAnswer::Accepted(Acceptance { upload: id, sha256, receipt, jobs: vec![] }));
+        for _ in 0..TRIES {
+            let Some(stored) = self.backends.state.upload(id).await? else { return Ok(None) };
+            if stored.epoch != epoch {
+                return Ok(None);
+            }
+            if stored.state.is_accepted()
+                && let (Some(sha256), Some(receipt)) = (stored.sha256, stored.receipt_id)
+            {
+                // Its jobs are rung by the relay.
+                let acceptance = Acceptance { upload: id, sha256, receipt, jobs: vec![] };
+                return Ok(Some(CloseAnswer::Accepted(acceptance)));
+            }
+            if stored.state == UploadState::Held {
+                return Ok(Some(CloseAnswer::Held));
+            }
+            let ours = stored.owner == Some(self.facts.instance)
+                && matches!(stored.state, UploadState::Closing | UploadState::Receiving);
+            if !ours {
+                return Ok(None);
+            }
+            let reason = Reason::new(ReasonCode::Unavailable, "storage or database did not answer in time");
+            match self.abort(stored, "CLOSE", reason).await {
+                // The commit was faster after all.
+                Err(StateError::Conflict { .. }) => {}
+                other => return other.map(|()| None),
+            }
         }
-        if stored.state == UploadState::Held && stored.owner.is_none() {
-            return Ok(CloseAnswer::Held);
-        }
-        if matches!(stored.state, UploadState::Closing | UploadState::Receiving) {
-            self.abort(
-                stored,
-                "CLOSE",
-                Reason::new(ReasonCode::Unavailable, "storage or database did not answer in time"),
-            )
-            .await;
-        }
-        Err(late())
+        Ok(None)
     }
 
     /// Makes `complete` the current version of its name. The caller's revision must be that of the stored record.
     pub(super) async fn accept(
         &self,
-        complete: Upload,
+        mut complete: Upload,
         inline: Option<bytes::Bytes>,
         request: &str,
         before: UploadState,
@@ -294,13 +318,19 @@ impl Committer {
                     "this account's uploads must tell their size"
                 }
             };
-            self.abort(complete, request, Reason::new(ReasonCode::Refused, text)).await;
+            self.abort(complete, request, Reason::new(ReasonCode::Refused, text)).await?;
             return Err(Refusal::denied(text));
         }
         for _ in 0..TRIES {
             let slot = self.tree.slot(&complete.path).await?;
             if let Some(answer) = self.repeat_of(&complete, &slot, size, sha256, request).await? {
                 return Ok(answer);
+            }
+            // The highest accepted number is the current version. Another upload may have been accepted under the name
+            // since this one took its number, so that this one is the newer nevertheless.
+            let overtaken = |u: &Upload| u.upload_id != complete.upload_id && u.version >= complete.version;
+            if slot.accepted().is_some_and(overtaken) {
+                complete.version = self.next_version(&complete.path).await?;
             }
             let accepted = self.accepted_record(&complete, &slot, evidence);
             let (Some(receipt), Some(received)) = (accepted.receipt_id, Received::from_upload(&accepted))
@@ -337,6 +367,8 @@ impl Committer {
                     if now.is_none_or(|u| u.revision != complete.revision) {
                         return Err(Refusal::Conflict);
                     }
+                    // Then somebody took the number.
+                    complete.version = self.next_version(&complete.path).await?;
                 }
                 Err(other) => return Err(other.into()),
             }
@@ -412,88 +444,6 @@ impl Committer {
         Ok(Some(Acceptance { upload: first.upload_id, sha256, receipt, jobs: vec![] }))
     }
 
-    /// Writes durable progress into the record.
-    pub(super) async fn save_progress(
-        &self,
-        record: &Upload,
-        staged: Option<Staged>,
-    ) -> Result<Upload, StateError> {
-        let updated = Upload { staged, updated_at: Timestamp::now(), ..record.clone() };
-        self.write(updated, None, vec![], vec![], Durability::Visible).await
-    }
-
-    /// The connection went away: Partial if there is something to resume, else Aborted.
-    pub(super) async fn interrupt(&self, file: &OpenFile, why: &str) {
-        let mut record = file.record().lock().await;
-        let id = record.upload_id;
-        if !file.is_unchanged() {
-            self.park(file, &mut record, why).await;
-        }
-        self.live.remove(id);
-    }
-
-    /// The partner removed its own upload in progress.
-    pub(super) async fn withdraw(&self, file: &OpenFile) {
-        let record = file.record().lock().await;
-        let blobs = file.bytes().abandon().await;
-        let reason = Reason::new(ReasonCode::Withdrawn, "the client removed its unfinished upload");
-        self.abort(record.clone(), "REMOVE", reason).await;
-        self.live.remove(record.upload_id);
-        self.delete_later(blobs);
-    }
-
-    /// Keeps what arrived without a gap, to be resumed. Failures are logged: the sweeper finds the record later.
-    async fn park(&self, file: &OpenFile, record: &mut Upload, why: &str) {
-        let parked = file.bytes().park().await;
-        match parked.staged {
-            Some(staged) if staged.length > 0 => {
-                let before = record.state;
-                let partial = Upload {
-                    state: UploadState::Partial,
-                    staged: Some(staged),
-                    attributes: file.attributes(),
-                    owner: None,
-                    updated_at: Timestamp::now(),
-                    ..record.clone()
-                };
-                let mut entry = self.entry(Action::UploadInterrupt, "", &partial, before);
-                entry.request = None;
-                entry.size = Some(partial.visible_size());
-                entry.reason = Some(why.to_owned());
-                match self.write(partial, None, vec![entry], vec![], Durability::Visible).await {
-                    Ok(stored) => *record = stored,
-                    Err(error) => {
-                        tracing::warn!(upload = %record.upload_id, %error, "an interrupted upload was not recorded as partial")
-                    }
-                }
-            }
-            _ => self.abort(record.clone(), "", Reason::new(ReasonCode::Abandoned, why)).await,
-        }
-        self.delete_later(parked.replaced);
-    }
-
-    /// Gives an upload up. Failures are logged: the sweeper finds the record later.
-    async fn abort(&self, record: Upload, request: &str, reason: Reason) {
-        let before = record.state;
-        let id = record.upload_id;
-        let aborted = Upload {
-            state: UploadState::Aborted,
-            reason: Some(reason),
-            owner: None,
-            updated_at: Timestamp::now(),
-            ..record
-        };
-        let mut entry = self.entry(Action::UploadAbort, request, &aborted, before);
-        if request.is_empty() {
-            entry.request = None;
-        }
-        let event =
-            OutboxEntry::event(Event::about(&aborted, EventBody::UploadAborted(Other::about(&aborted))));
-        if let Err(error) = self.write(aborted, None, vec![entry], vec![event], Durability::Visible).await {
-            tracing::warn!(upload = %id, %error, "an aborted upload was not recorded");
-        }
-    }
-
     /// Writes the record and returns it with its new revision.
     pub(super) async fn write(
         &self,
@@ -553,17 +503,6 @@ impl Committer {
         }
     }
 
-    /// REMOVE of an upload that some session is receiving.
-    ///
-    /// # Errors
-    /// If it can't be taken from that session.
-    pub async fn withdraw_receiving(&self, upload: &Upload) -> Result<(), Refusal> {
-        match self.live.get(upload.upload_id) {
-            Some(file) if file.withdraw(self).await => Ok(()),
-            Some(_) | None => Err(Self::in_use(&upload.path)),
-        }
-    }
-
     /// How much room the blob store has, if it knows.
     ///
     /// # Errors
@@ -589,6 +528,12 @@ impl Committer {
             "{path} is being uploaded by another session: wait until it is done, or try again in 10 seconds if it was interrupted"
         ))
     }
+}
+
+fn late() -> Refusal {
+    Refusal::Unavailable(
+        "the server could not store the file in time: upload it again in a few minutes".to_owned(),
+    )
 }
 
 /// The counter of a step that an upload reached.

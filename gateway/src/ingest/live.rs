@@ -30,9 +30,13 @@ impl LiveUploads {
         self.inner().uploads.insert(id, file);
     }
 
-    /// Notes that it is not any more.
-    pub fn remove(&self, id: UploadId) {
-        self.inner().uploads.remove(&id);
+    /// Notes that `file` is not received any more.
+    /// A later handle of the same upload stays.
+    pub fn remove(&self, id: UploadId, file: &OpenFile) {
+        let mut inner = self.inner();
+        if inner.uploads.get(&id).is_some_and(|there| std::ptr::eq(Arc::as_ptr(there), file)) {
+            inner.uploads.remove(&id);
+        }
     }
 
     /// The open file of an upload, if this process receives it.

@@ -194,6 +194,9 @@ impl OpenFile {
                 Err(StateError::Conflict { .. } | StateError::NotFound(_)) => {
                     // Somebody else owns the upload now: nothing of ours may get into it any more.
                     *lock(&self.phase) = Phase::Done;
+                    committer.live.remove(record.upload_id, &self);
+                    // Its blobs are the new owner's, so they are left alone; the memory is free now.
+                    let _ = self.bytes.abandon().await;
                     return;
                 }
                 // The next progress is saved instead; until then a resume begins further back.
@@ -338,13 +341,15 @@ impl OpenFile {
         }
     }
 
-    /// REMOVE of the upload in progress: nothing is kept. False if it was not open any more.
-    pub async fn withdraw(&self, committer: &Committer) -> bool {
+    /// REMOVE of the upload in progress: nothing is kept.
+    ///
+    /// # Errors
+    /// If it was not open any more, or its record can't be written.
+    pub async fn withdraw(&self, committer: &Committer) -> Result<(), Refusal> {
         if !self.leave_open(Phase::Done) {
-            return false;
+            return Err(Committer::in_use(&self.path));
         }
-        committer.withdraw(self).await;
-        true
+        committer.withdraw(self).await
     }
 
     /// Whether another session of the account may take the upload over: its connection is gone, or it got nothing for a

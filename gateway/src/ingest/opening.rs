@@ -28,8 +28,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long an OPEN waits for a delivery of the name to settle, or for an old handle to be cleared away.
-const WAIT: Duration = Duration::from_secs(10);
+/// How long an OPEN, or a RENAME onto the name, waits for a delivery to settle, or for an old handle to be cleared away.
+pub(super) const WAIT: Duration = Duration::from_secs(10);
 
 impl Committer {
     /// OPEN for writing.

@@ -1,6 +1,7 @@
 //! Uploads whose gateway is gone: what is left of them.
 
-use dropgate_backends::{StateError, StateStore, UploadQuery};
+use super::LiveUploads;
+use dropgate_backends::{StateError, StateStore, UploadQuery, state::UploadOrder};
 use dropgate_schemas::{
     audit::{Action, Actor, AuditEntry, AuditResult},
     change::{Change, Durability, OutboxEntry, Subject},
@@ -10,6 +11,10 @@ use dropgate_schemas::{
     time::Timestamp,
     upload::{Upload, UploadState},
 };
+use std::time::Duration;
+
+/// Records in one look.
+const PAGE: usize = 500;
 
 /// At start: whatever this instance was receiving when its process ended is interrupted. Returns how many there were.
 ///
@@ -35,6 +40,43 @@ pub async fn recover(state: &dyn StateStore, instance: InstanceId, node: &str) -
     }
 }
 
+/// While running: what is recorded as received by this instance and is not open here was left behind by a request that
+/// could not write its last record (the state store did not answer). Nobody else may touch it as long as this process lives.
+/// Looks at records that did not change for `age`. Returns how many there were.
+///
+/// # Errors
+/// If the state store does not answer.
+pub async fn sweep(
+    state: &dyn StateStore,
+    live: &LiveUploads,
+    instance: InstanceId,
+    node: &str,
+    age: Duration,
+) -> Result<u64, StateError> {
+    let before = Timestamp::now().minus(age);
+    let (mut order, mut left) = (UploadOrder::NewestFirst, 0);
+    loop {
+        let query = UploadQuery {
+            owner: Some(instance),
+            states: vec![UploadState::Receiving, UploadState::Closing],
+            updated_before: Some(before),
+            order,
+            limit: PAGE,
+            ..UploadQuery::default()
+        };
+        let page = state.find(query).await?;
+        let last = page.last().filter(|_| page.len() == PAGE).map(|upload| upload.upload_id);
+        for upload in page.into_iter().filter(|upload| live.get(upload.upload_id).is_none()) {
+            orphan(state, upload, node).await?;
+            left += 1;
+        }
+        match last {
+            Some(last) => order = UploadOrder::Before(last),
+            None => return Ok(left),
+        }
+    }
+}
+
 /// Takes an upload from an owner that is gone: Partial if something durable can be continued, else Aborted. What was
 /// being closed is never resumed, since nobody knows how far its seal came.
 ///
@@ -43,7 +85,7 @@ pub async fn recover(state: &dyn StateStore, instance: InstanceId, node: &str) -
 pub(super) async fn orphan(state: &dyn StateStore, upload: Upload, node: &str) -> Result<(), StateError> {
     let before = upload.state;
     let resumable = before == UploadState::Receiving && upload.staged.as_ref().is_some_and(|s| s.length > 0);
-    let why = "the gateway that received it ended";
+    let why = "the session or the gateway that received it ended";
     let (after, action) = if resumable {
         (Upload { state: UploadState::Partial, owner: None, ..upload }, Action::UploadInterrupt)
     } else {

@@ -1,6 +1,9 @@
 //! RENAME: the acceptance of what was held, or a new name for what was accepted.
 
-use super::commit::{Acceptance, Committer, TRIES};
+use super::{
+    commit::{Acceptance, Committer, TRIES},
+    opening::WAIT,
+};
 use crate::vfs::{Refusal, lookup::Slot, rename::RenameDecision};
 use dropgate_backends::{StateError, observe::Timing};
 use dropgate_schemas::{
@@ -37,7 +40,8 @@ impl Committer {
         to: &VirtualPath,
         replace: bool,
     ) -> Result<RenameAnswer, Refusal> {
-        let deadline = Instant::now() + WAIT_FOR_CLOSE;
+        let begun = Instant::now();
+        let deadline = begun + WAIT_FOR_CLOSE;
         let request = if replace { "posix-rename" } else { "RENAME" };
         let mut conflicts = 0;
         loop {
@@ -50,6 +54,15 @@ impl Committer {
                         )));
                     }
                     self.backends.state.changed(Duration::from_millis(100)).await;
+                    continue;
+                }
+                RenameDecision::WaitForDelivery => {
+                    if begun.elapsed() >= WAIT {
+                        return Err(Refusal::failure(format!(
+                            "{to} is being delivered: try again in a moment"
+                        )));
+                    }
+                    self.backends.state.changed(Duration::from_millis(200)).await;
                     continue;
                 }
                 RenameDecision::Accept { held, .. } => {
@@ -75,7 +88,7 @@ impl Committer {
         }
     }
 
-    async fn next_version(&self, path: &VirtualPath) -> Result<u32, Refusal> {
+    pub(super) async fn next_version(&self, path: &VirtualPath) -> Result<u32, Refusal> {
         Ok(self.backends.state.highest_version(&self.facts.account.name, path).await?.saturating_add(1))
     }
 

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     ingest::{CloseAnswer, OpenFile, RenameAnswer},
     sftp::attrs::{Attrs, PERMISSION_BITS, REGULAR},
-    vfs::{Refusal, listing::Listing, lookup::Entry, remove::RemoveDecision},
+    vfs::{Refusal, attributes::SetDecision, listing::Listing, lookup::Entry, remove::RemoveDecision},
 };
 use dropgate_schemas::{path::VirtualPath, time::Timestamp, upload::UploadState};
 use futures::future::BoxFuture;
@@ -291,7 +291,10 @@ impl Session {
         if let Some(file) = self.open_at(path) {
             file.set_attributes(attrs)?;
         } else {
-            self.tree.set_attributes(path, attrs).await?;
+            match self.tree.set_attributes(path, attrs).await? {
+                SetDecision::Done => {}
+                SetDecision::Receiving(upload) => self.committer.tell_receiving(&upload, attrs)?,
+            }
         }
         Ok(Reply::Status(Status::ok()))
     }

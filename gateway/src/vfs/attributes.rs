@@ -14,18 +14,30 @@ use dropgate_schemas::{
 /// A worker may change the record between our read and our write; so often we read again.
 const TRIES: usize = 5;
 
+/// What a SETSTAT comes to.
+#[derive(Debug)]
+pub enum SetDecision {
+    /// Done.
+    Done,
+    /// A session is receiving it: whoever writes its record beside that session would cut it off.
+    Receiving(Box<Upload>),
+}
+
 impl Tree {
     /// SETSTAT and LSETSTAT of a name: records mode, owner and times.
     ///
     /// # Errors
     /// If the name does not exist, or nothing about it can be changed.
-    pub async fn set_attributes(&self, path: &VirtualPath, attrs: &Attrs) -> Result<(), Refusal> {
+    pub async fn set_attributes(&self, path: &VirtualPath, attrs: &Attrs) -> Result<SetDecision, Refusal> {
         for _ in 0..TRIES {
             let upload = match self.lookup(path).await? {
                 // Clients set times and modes of directories they made; there is nothing to keep.
-                Entry::System | Entry::Directory(_) => return Ok(()),
+                Entry::System | Entry::Directory(_) => return Ok(SetDecision::Done),
                 Entry::File(upload) => upload,
             };
+            if matches!(upload.state, UploadState::Receiving | UploadState::Closing) {
+                return Ok(SetDecision::Receiving(upload));
+            }
             if upload.state == UploadState::Failed || path.place() == Place::Below(Area::Failed) {
                 return Err(Refusal::denied(format!(
                     "{path} failed and is kept as it is: upload it again under /upload"
@@ -41,11 +53,11 @@ impl Tree {
             }
             let merged = merge(upload.attributes, attrs);
             if merged == upload.attributes {
-                return Ok(());
+                return Ok(SetDecision::Done);
             }
             match self.write_attributes(*upload, merged).await {
                 Err(StateError::Conflict { .. }) => {}
-                other => return Ok(other?),
+                other => return Ok(other.map(|()| SetDecision::Done)?),
             }
         }
         Err(Refusal::Conflict)

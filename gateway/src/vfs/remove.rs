@@ -70,10 +70,12 @@ impl Tree {
             return Err(Refusal::missing(path));
         };
         let mut upload = upload.clone();
+        let before = upload.state;
         upload.deleted_at = Some(Timestamp::now());
         upload.updated_at = Timestamp::now();
         let event = Event::about(&upload, EventBody::UploadDeleted(Other::about(&upload)));
         self.write(
+            before,
             upload,
             Action::UploadDelete,
             "REMOVE",
@@ -144,16 +146,20 @@ impl Tree {
     }
 
     async fn note_intent(&self, held: Upload, target: &VirtualPath) -> Result<(), Refusal> {
+        let before = held.state;
         let upload = Upload {
             supersede_intent: Some(SupersedeIntent { target: target.clone(), at: Timestamp::now() }),
             updated_at: Timestamp::now(),
             ..held
         };
-        Ok(self.write(upload, Action::UploadSupersedeIntent, "REMOVE", vec![], Durability::Visible).await?)
+        Ok(self
+            .write(before, upload, Action::UploadSupersedeIntent, "REMOVE", vec![], Durability::Visible)
+            .await?)
     }
 
     /// The partner takes back its own unfinished upload.
     async fn withdraw(&self, upload: Upload) -> Result<(), Refusal> {
+        let before = upload.state;
         let reason = Reason::new(ReasonCode::Withdrawn, "the client removed its unfinished upload");
         let upload = Upload {
             state: UploadState::Aborted,
@@ -165,6 +171,7 @@ impl Tree {
         let event = Event::about(&upload, EventBody::UploadAborted(Other::about(&upload)));
         Ok(self
             .write(
+                before,
                 upload,
                 Action::UploadAbort,
                 "REMOVE",
@@ -176,6 +183,7 @@ impl Tree {
 
     async fn write(
         &self,
+        before: UploadState,
         upload: Upload,
         action: Action,
         request: &str,
@@ -187,6 +195,7 @@ impl Tree {
         entry.subject =
             Some(upload.supersede_intent.as_ref().map_or(&upload.path, |i| &i.target).to_string());
         entry.upload = Some(upload.upload_id);
+        entry.before = Some(before.to_string());
         entry.after = Some(upload.state.to_string());
         entry.size = upload.size;
         entry.sha256 = upload.sha256;

@@ -29,6 +29,8 @@ pub enum RenameDecision {
     },
     /// The source is the target.
     Nothing,
+    /// The version that would be replaced is being delivered: wait a moment, then ask again.
+    WaitForDelivery,
     /// The source is being closed: wait for it, then ask again.
     WaitForClose(Box<Upload>),
 }
@@ -104,7 +106,10 @@ impl Tree {
                 let intended = upload.supersede_intent.as_ref().is_some_and(|intent| {
                     intent.target == *to && Timestamp::now().since(intent.at) < SUPERSEDE_INTENT
                 });
-                self.check_target(to, &target, replace || intended)?;
+                Self::check_target(to, &target, replace || intended)?;
+                if target.accepted().is_some_and(Upload::is_claimed) {
+                    return Ok(RenameDecision::WaitForDelivery);
+                }
                 Ok(RenameDecision::Accept { held: upload, target })
             }
             UploadState::Committed | UploadState::Delivering | UploadState::Quarantined => {
@@ -118,7 +123,10 @@ impl Tree {
                         "{from} was accepted: it can't go back to a temporary name"
                     )));
                 }
-                self.check_target(to, &target, replace)?;
+                Self::check_target(to, &target, replace)?;
+                if target.accepted().is_some_and(Upload::is_claimed) {
+                    return Ok(RenameDecision::WaitForDelivery);
+                }
                 Ok(RenameDecision::MoveAccepted { upload, target })
             }
             UploadState::Processed | UploadState::Failed | UploadState::Aborted | UploadState::Superseded => {
@@ -128,7 +136,7 @@ impl Tree {
     }
 
     /// Whether the name `to` may be taken.
-    fn check_target(&self, to: &VirtualPath, target: &Slot, replace: bool) -> Result<(), Refusal> {
+    fn check_target(to: &VirtualPath, target: &Slot, replace: bool) -> Result<(), Refusal> {
         if let Some(unfinished) = target.unfinished()
             && matches!(unfinished.state, UploadState::Receiving | UploadState::Closing)
         {
@@ -141,9 +149,6 @@ impl Tree {
             return Err(Refusal::failure(format!(
                 "{to} exists already: remove it first, or use a renaming that replaces"
             )));
-        }
-        if accepted.is_claimed() {
-            return Err(Refusal::failure(format!("{to} is being delivered: try again in a moment")));
         }
         Ok(())
     }

@@ -1,8 +1,9 @@
 //! A client that speaks SFTP packets straight into an engine, without SSH, on the real embedded stores.
 
+use crate::shaky::Shaky;
 use bytes::Bytes;
 use dropgate_backends::{
-    Backends, UploadQuery,
+    Backends, StateStore, UploadQuery,
     config::BackendsConfig,
     instance::{Identity, Liveness, Role},
     relay::Ringer,
@@ -81,6 +82,14 @@ impl Gate {
             backends: backends.clone(),
         };
         Self { backends, ingest, account, identity, _dir: dir }
+    }
+
+    /// Puts a state store that can be told to fail in front of the real one.
+    pub(crate) fn shake(&mut self) -> Arc<Shaky> {
+        let shaky = Shaky::new(Arc::clone(&self.backends.state));
+        self.backends.state = Arc::clone(&shaky) as Arc<dyn StateStore>;
+        self.ingest.backends = self.backends.clone();
+        shaky
     }
 
     pub(crate) async fn client(&self) -> Client {

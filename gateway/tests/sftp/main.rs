@@ -10,5 +10,7 @@
 mod client;
 mod names;
 mod resume;
+mod shaky;
 mod tree;
+mod trouble;
 mod uploads;
