@@ -10,10 +10,10 @@ use dropgate_backends::{StateError, StateStore, UploadQuery, state::UploadOrder}
 use dropgate_schemas::{
     account::DestinationName,
     audit::{Action, AuditResult},
-    change::OutboxEntry,
+    change::{OutboxEntry, OutboxMessage},
     delivery::{Delivery, DeliveryState, DestinationKind, OnCollision},
     event::{EventBody, Failed},
-    id::DeliveryId,
+    id::{DeliveryId, OutboxId, UploadId},
     job::Work,
     reason::{Reason, ReasonCode},
     time::Timestamp,
@@ -45,7 +45,9 @@ pub(crate) async fn route(
             return Ok(Routed::Nothing);
         }
         let siblings = siblings(&*recorder.state, &upload, 8).await?;
-        if siblings.iter().any(|other| other.version > upload.version && other.state.is_accepted()) {
+        let newer = siblings.iter().find(|other| other.version > upload.version && other.state.is_accepted());
+        if let Some(newer) = newer.map(|newer| newer.upload_id) {
+            overtaken(recorder, upload, newer).await?;
             return Ok(Routed::Nothing);
         }
         let generation = upload.generation.max(1);
@@ -98,6 +100,25 @@ pub(crate) async fn route(
         }
     }
     Err(StateError::Unavailable("the upload was renamed again and again while it was routed".to_owned()))
+}
+
+/// Asks for the supersession of an upload that was never routed. The newer version asked for it when it was accepted, unless
+/// both were accepted in the same moment and did not see each other; then each would wait for the other for ever. Asking
+/// twice does no harm.
+async fn overtaken(recorder: &Recorder, upload: Upload, newer: UploadId) -> Result<(), StateError> {
+    let asked = recorder.decide(upload, |draft| {
+        if draft.upload.state != UploadState::Committed {
+            return Verdict::Leave(());
+        }
+        draft.follow_up(OutboxEntry {
+            id: OutboxId::new(),
+            upload: Some(newer),
+            message: OutboxMessage::Supersede { older: draft.upload.upload_id },
+            not_before: None,
+        });
+        Verdict::Write(())
+    });
+    asked.await.map(|_| ())
 }
 
 /// The newest versions of an upload's path, itself included.

@@ -3,9 +3,17 @@
 use super::delivery;
 use crate::{
     failpoint,
-    harness::{House, files, within},
+    harness::{House, files, record, within},
 };
-use dropgate_schemas::{delivery::DeliveryState, upload::UploadState};
+use bytes::Bytes;
+use dropgate_schemas::{
+    audit::Action,
+    change::OutboxEntry,
+    delivery::DeliveryState,
+    digest::Sha256,
+    job::Work,
+    upload::{BlobRef, UploadState},
+};
 use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -88,6 +96,29 @@ async fn of_many_quick_versions_the_last_one_is_there_in_the_end() {
     }
     assert_eq!(std::fs::read(house.delivered().join("acme/anna/a.csv")).unwrap(), b"version 19");
     assert_eq!(files(&house.delivered()), ["acme/anna/a.csv"]);
+    crew.stop().await;
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_versions_that_were_accepted_without_seeing_each_other_do_not_wait_for_each_other() {
+    let house = House::new().await;
+    let older = house.accept("/upload/a.csv", b"older").await;
+    // As `accept` does, but without the wish to supersede the older one.
+    let content = Bytes::from_static(b"newer");
+    let mut newer = record("/upload/a.csv");
+    newer.version = older.version + 1;
+    newer.blob = Some(BlobRef::Inline);
+    newer.size = Some(5);
+    newer.sha256 = Some(Sha256::of(&content));
+    let route = OutboxEntry::job(newer.upload_id, Work::Route);
+    let newer = house.write(newer, Some(content), Action::UploadAccept, vec![route]).await;
+    let crew = house.work().await;
+    house.until_state(newer.upload_id, UploadState::Processed).await;
+    let overtaken = house.until_state(older.upload_id, UploadState::Superseded).await;
+    assert_eq!(overtaken.superseded_by, Some(newer.upload_id));
+    assert!(overtaken.deliveries.is_empty());
+    assert_eq!(std::fs::read(house.delivered().join("acme/anna/a.csv")).unwrap(), b"newer");
     crew.stop().await;
     house.close().await;
 }
