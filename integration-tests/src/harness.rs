@@ -2,6 +2,7 @@
 
 pub mod binary;
 pub mod cli;
+pub mod clients;
 pub mod gate;
 pub mod openssh;
 pub mod payload;

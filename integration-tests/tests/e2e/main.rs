@@ -7,6 +7,8 @@ mod chaos;
 #[cfg(test)]
 mod checker_catches;
 #[cfg(test)]
+mod clients;
+#[cfg(test)]
 mod contract;
 #[cfg(test)]
 mod delivery;
