@@ -76,7 +76,7 @@ impl Loaded {
     /// Every problem that was found.
     pub(crate) fn read(global: &Global, start: &Start) -> Result<Self, Problems> {
         let (name, text) = match &global.config {
-            None => ("the environment".to_owned(), String::new()),
+            None => ("the embedded defaults".to_owned(), String::new()),
             Some(file) => (file.display().to_string(), read(file)?),
         };
         let settings: Vec<Setting> = environment(std::env::vars_os()).chain(options(global, start)).collect();

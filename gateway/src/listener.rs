@@ -52,7 +52,7 @@ pub struct ListenerDependencies {
 pub enum ListenerError {
     /// The address can't be listened on.
     #[error(
-        "can't listen on {address}: {source}. Is another server using the port? Set gateway.listen to change it"
+        "can't listen on {address}: {source}. Is another server using the port? Set gateway.listener.listen to change it"
     )]
     Bind {
         /// The configured address.

@@ -7,7 +7,7 @@ use toml::{
     de::{DeArray, DeTable, DeValue},
 };
 
-/// Prefix of the environment variables that set keys: `DROPGATE__GATEWAY__LISTEN` is `gateway.listen`.
+/// Prefix of the environment variables that set keys: `DROPGATE__OPS__LISTEN` is `ops.listen`.
 pub(crate) const PREFIX: &str = "DROPGATE__";
 
 /// Where a value came from.

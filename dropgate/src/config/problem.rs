@@ -8,7 +8,7 @@ use std::fmt;
 pub(crate) struct Problem {
     /// Where it was made.
     pub(crate) origin: Origin,
-    /// The key it is about: `gateway.listen`.
+    /// The key it is about: `ops.listen`.
     pub(crate) key: Option<String>,
     /// What is wrong.
     pub(crate) what: String,

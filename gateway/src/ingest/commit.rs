@@ -227,7 +227,7 @@ impl Committer {
 
     /// CLOSE of an accepted name that nothing was written to: no new version comes of it.
     async fn keep(&self, file: &OpenFile, record: &Upload, kept: &Upload) -> Result<CloseAnswer, Refusal> {
-        self.delete_later(file.bytes().abandon().await);
+        let unused = file.bytes().abandon().await;
         let aborted = Upload {
             state: UploadState::Aborted,
             reason: Some(Reason::new(ReasonCode::Withdrawn, "nothing was written")),
@@ -238,6 +238,7 @@ impl Committer {
         let entry = self.entry(Action::UploadAbort, "CLOSE", &aborted, record.state);
         // No event: for everybody else nothing happened.
         self.write(aborted, None, vec![entry], vec![], Durability::Visible).await?;
+        self.delete_later(unused);
         if kept.state == UploadState::Failed {
             let reason = kept.reason.as_ref().map_or("it failed", |r| r.sentence.as_str());
             return Err(Refusal::failure(format!(
