@@ -5,7 +5,7 @@ CONFIG ?= config/local.toml
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 .DEFAULT_GOAL := help
-.PHONY: help run build check fmt fmt-check lint schemas deny test-deps test test-unit test-full bench
+.PHONY: help run build check fmt fmt-check lint schemas deny test-deps test test-unit test-full bench chaos
 
 help: ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -55,3 +55,7 @@ test-full: check ## everything, the long tests included
 bench: test-deps ## compare with OpenSSH on this machine
 	$(CARGO) build --locked --release -p dropgate
 	$(CARGO) bench --locked -p dropgate-integration-tests
+
+chaos: test-deps ## kill the program again and again under load, then check every promise: make chaos KILLS=500 SEED=7
+	DROPGATE_CHAOS_KILLS=$(or $(KILLS),200) DROPGATE_CHAOS_MINUTES=60 $(if $(SEED),DROPGATE_CHAOS_SEED=$(SEED)) \
+		$(CARGO) test --locked -p dropgate-integration-tests --test e2e nothing_acknowledged_is_lost_over_fifty_kills -- --nocapture

@@ -5,7 +5,10 @@ mod uploader;
 
 use crate::{
     checker::{Evidence, Ledger, verify},
-    harness::{Gate, Setup},
+    harness::{
+        Gate, Roles, Setup,
+        until::{until, until_true},
+    },
 };
 use anyhow::{Context as _, Result, ensure};
 use rand::{RngExt as _, SeedableRng as _, rngs::Xoshiro256PlusPlus};
@@ -51,10 +54,13 @@ impl Plan {
             kills: usize::try_from(number("DROPGATE_CHAOS_KILLS", 50)?)?,
             uploaders: 8,
             limit: Duration::from_secs(60 * number("DROPGATE_CHAOS_MINUTES", 5)?),
-            setup: Setup::default().accounts(&ACCOUNTS).on_disk(),
+            setup: Setup::default().accounts(&ACCOUNTS).on_disk().config(CONFIG),
         })
     }
 }
+
+/// What is left behind is collected while one waits. An orphan must be older than any upload of a run may take.
+const CONFIG: &str = "[workers.sweep]\nevery_seconds = 1\naborted_seconds = 2\norphan_seconds = 20\ncollect_every_seconds = 2\n";
 
 /// The accounts that upload, two clients each.
 pub const ACCOUNTS: [&str; 4] = ["alder", "birch", "cedar", "dogwood"];
@@ -117,14 +123,30 @@ pub async fn run(plan: &Plan) -> Result<Report> {
         ensure!(begun.elapsed() < plan.limit, "only {kill} of {} kills in {:?}", plan.kills, plan.limit);
         // The random moment is the subject here, not a wait for something.
         tokio::time::sleep(Duration::from_millis(dice.random_range(20..700))).await;
-        address.send_replace(None);
-        gate.kill()?;
-        if dice.random_bool(0.15) {
-            early += 1;
-            let moment = Duration::from_millis(dice.random_range(0..150));
-            gate.launch_and_kill_after(moment).await?;
+        if plan.setup.roles == Roles::Three {
+            // One of the three; the others go on and must live with it.
+            let role = match dice.random_range(0..5) {
+                0 | 1 => "gateway",
+                2 | 3 => "worker",
+                _ => "ops",
+            };
+            if role == "gateway" {
+                address.send_replace(None);
+            }
+            gate.kill_role(role)?;
+            gate.launch_role(role)
+                .await
+                .with_context(|| format!("start of {role} after kill {}", kill + 1))?;
+        } else {
+            address.send_replace(None);
+            gate.kill()?;
+            if dice.random_bool(0.15) {
+                early += 1;
+                let moment = Duration::from_millis(dice.random_range(0..150));
+                gate.launch_and_kill_after(moment).await?;
+            }
+            gate.launch().await.with_context(|| format!("start after kill {}", kill + 1))?;
         }
-        gate.launch().await.with_context(|| format!("start after kill {}", kill + 1))?;
         address.send_replace(Some(gate.sftp()?));
     }
     let took = begun.elapsed();
@@ -132,7 +154,7 @@ pub async fn run(plan: &Plan) -> Result<Report> {
     // What was cut off last gets its chance to be sent again.
     let acknowledged = || shared.ledger.lines().iter().filter(|l| l.is_acknowledged()).count();
     let before = acknowledged();
-    crate::harness::until::until_true(Duration::from_secs(60), "uploads after the last kill", || async {
+    until_true(Duration::from_secs(60), "uploads after the last kill", || async {
         Ok(acknowledged() >= before + plan.uploaders)
     })
     .await?;
@@ -142,6 +164,13 @@ pub async fn run(plan: &Plan) -> Result<Report> {
     }
     let evidence =
         verify(&gate, &shared.ledger).await.with_context(|| format!("chaos seed {}", plan.seed))?;
+    until(Duration::from_secs(90), "blobs without a record to be collected", || async {
+        let now = Evidence::read(gate.data())?;
+        let orphans = now.orphans();
+        ensure!(orphans.is_empty(), "{} of {} blobs: {:?}", orphans.len(), now.blobs.len(), orphans.first());
+        Ok(Some(()))
+    })
+    .await?;
     gate.finish().await?;
 
     let lines = shared.ledger.lines();

@@ -158,13 +158,22 @@ impl Draft<'_> {
     }
 
     fn into_change(self) -> Change {
-        let mut upload = self.upload;
+        let Self { mut upload, before, mut audit, outbox, durability, .. } = self;
         upload.updated_at = Timestamp::now();
+        // Some acts are told before it is known which state they lead to: the last one told is the one that led there.
+        let after = Some(upload.state.to_string());
+        if before != upload.state
+            && !audit.iter().any(|entry| entry.after == after)
+            && let Some(entry) = audit.last_mut()
+        {
+            entry.before = Some(before.to_string());
+            entry.after = after;
+        }
         Change {
             subject: Subject::Upload { upload: Box::new(upload), inline: None },
-            audit: self.audit,
-            outbox: self.outbox,
-            durability: self.durability,
+            audit,
+            outbox,
+            durability,
         }
     }
 }

@@ -18,6 +18,10 @@ use std::{
 /// How long the system may take to come to rest.
 const REST: Duration = Duration::from_secs(120);
 
+/// What must be gone from the outbox at rest. A job that waits for its time belongs to an upload that is still in flight, or
+/// is a doorbell that nobody answers any more; an event or a superseding that was put off must still happen.
+const DUE: &str = "(kind <> 'job' OR not_before IS NULL)";
+
 /// One version as the database has it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Version {
@@ -54,7 +58,7 @@ pub struct Evidence {
     pub published: Vec<Value>,
     /// The event log in the database, by position.
     pub logged: Vec<(u64, Value)>,
-    /// Kinds of outbox entries that are due and not handled.
+    /// Kinds of outbox entries that must still be handled.
     pub outbox: Vec<String>,
     /// Audit entries as stored, in order.
     pub audit: Vec<Vec<u8>>,
@@ -99,9 +103,8 @@ impl Evidence {
                 |row| row.get(0),
             )?;
             let due: i64 =
-                connection.query_row("SELECT count(*) FROM outbox WHERE not_before IS NULL", [], |row| {
-                    row.get(0)
-                })?;
+                connection
+                    .query_row(&format!("SELECT count(*) FROM outbox WHERE {DUE}"), [], |row| row.get(0))?;
             let logged: i64 = connection.query_row("SELECT count(*) FROM event_log", [], |row| row.get(0))?;
             let published: BTreeSet<_> =
                 gate.events()?.iter().map(|e| records::text(e, "id").to_owned()).collect();
@@ -122,6 +125,21 @@ impl Evidence {
             evidence.listings.insert(account, listing);
         }
         Ok(evidence)
+    }
+
+    /// Blob files that belong to no record that may still need them.
+    #[must_use]
+    pub fn orphans(&self) -> Vec<&str> {
+        let needed: BTreeSet<&str> = self
+            .versions
+            .values()
+            .filter(|v| v.text("state") != "aborted")
+            .flat_map(|v| [v.doc.pointer("/blob/blob"), v.doc.pointer("/staged/blob/blob")])
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
+        let is_needed = |file: &str| needed.iter().any(|id| file.contains(id));
+        self.blobs.keys().map(String::as_str).filter(|file| !is_needed(file)).collect()
     }
 
     /// What can be read from a data directory alone.
@@ -151,8 +169,7 @@ impl Evidence {
                 serde_json::from_str(&row.get::<_, String>(1)?)?,
             ));
         }
-        let mut outbox =
-            connection.prepare("SELECT kind FROM outbox WHERE not_before IS NULL ORDER BY id")?;
+        let mut outbox = connection.prepare(&format!("SELECT kind FROM outbox WHERE {DUE} ORDER BY id"))?;
         evidence.outbox = outbox.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
         let mut audit = connection.prepare("SELECT canonical FROM audit ORDER BY position")?;
         evidence.audit = audit.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;

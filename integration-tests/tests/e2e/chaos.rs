@@ -10,6 +10,14 @@ async fn nothing_acknowledged_is_lost_over_fifty_kills() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_acknowledged_is_lost_when_one_role_of_three_is_killed() -> Result<()> {
+    let mut plan = Plan::from_environment()?;
+    plan.setup = plan.setup.three_roles();
+    plan.kills = plan.kills.min(30);
+    kill_and_check(&plan).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes many minutes: make test-full"]
 async fn nothing_acknowledged_is_lost_over_a_thousand_kills() -> Result<()> {
     for round in 0..10 {

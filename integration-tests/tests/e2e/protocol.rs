@@ -173,3 +173,20 @@ async fn frames_may_be_cut_anywhere() -> Result<()> {
     assert_eq!(std::fs::read(gate.delivered("acme").join("drip"))?, data);
     gate.finish().await
 }
+
+#[tokio::test]
+async fn an_empty_piece_of_channel_data_means_nothing() -> Result<()> {
+    let gate = Gate::start(Setup::default()).await?;
+    let (_connection, mut raw) = gate.raw("acme").await?;
+    for _ in 0..3 {
+        raw.bytes(Vec::new()).await?;
+        raw.call(Request::Realpath { path: b"." }).await?.names()?;
+    }
+    // An empty WRITE is a request like any other.
+    let handle = raw.open("/upload/empty-write", W_C_T, Attrs::none()).await?;
+    raw.call(Request::Write { handle: &handle, offset: 0, data: b"" }).await?.ok()?;
+    raw.call(Request::Close { handle: &handle }).await?.ok()?;
+    let row = gate.upload_in("acme", "/upload/empty-write", "processed").await?;
+    ensure!(row.size == Some(0), "{row:?}");
+    gate.finish().await
+}

@@ -345,3 +345,45 @@ async fn an_idle_handle_is_taken_over_after_10_seconds_and_its_owner_is_told() -
     verify(&gate, &ledger).await?;
     gate.finish().await
 }
+
+#[tokio::test]
+async fn a_cut_at_any_byte_never_publishes_half_a_file_and_never_loses_an_answer() -> Result<()> {
+    const CUTS: u64 = 60;
+    let config = "[gateway.listener.limits]\nnew_burst_per_source = 1000\nnew_per_second_per_source = 1000\n\
+                  sessions_per_account = 1000\nsessions_per_source = 1000\n";
+    let gate = Gate::start(Setup::default().config(config)).await?;
+    let ledger = Ledger::in_memory();
+    let attempt = async |wire: &Wire, number: u64| -> Result<bool> {
+        let transport = dropgate_integration_tests::raw::Transport::default();
+        let connection =
+            dropgate_integration_tests::raw::Connection::open(wire.address, &gate.login("acme"), &transport)
+                .await?;
+        let mut raw = connection.sftp().await?;
+        raw.init(3).await?;
+        let data = payload::bytes(number, 100_000);
+        let line = ledger.begin("acme", "/upload/cut", &data)?;
+        if number % 2 == 0 {
+            raw.stream("/upload/cut", W_C_T, Attrs::none(), &data).await?;
+        } else {
+            let part = "/upload/cut.filepart";
+            raw.stream(part, W_C_T, Attrs::sized(data.len() as u64), &data).await?;
+            raw.call(Request::PosixRename { from: part.as_bytes(), to: b"/upload/cut" }).await?.ok()?;
+        }
+        ledger.acknowledge(line)?;
+        Ok(true)
+    };
+    let whole = Wire::to(gate.sftp()?, u64::MAX).await?;
+    attempt(&whole, 0).await?;
+    let total = whole.carried();
+    let mut through = 0;
+    for cut in 1..=CUTS {
+        // Close together at the end, where CLOSE and RENAME are.
+        let limit = if cut <= CUTS / 3 { total * cut / (CUTS / 3) } else { total - 12 * (CUTS - cut) };
+        let wire = Wire::to(gate.sftp()?, limit).await?;
+        through += u64::from(attempt(&wire, cut).await.unwrap_or(false));
+    }
+    println!("{through} of {CUTS} got their answer before the cut");
+    ensure!(through < CUTS, "no connection was cut");
+    verify(&gate, &ledger).await?;
+    gate.finish().await
+}
