@@ -362,7 +362,7 @@ async fn a_cut_at_any_byte_never_publishes_half_a_file_and_never_loses_an_answer
         raw.init(3).await?;
         let data = payload::bytes(number, 100_000);
         let line = ledger.begin("acme", "/upload/cut", &data)?;
-        if number % 2 == 0 {
+        if number.is_multiple_of(2) {
             raw.stream("/upload/cut", W_C_T, Attrs::none(), &data).await?;
         } else {
             let part = "/upload/cut.filepart";
