@@ -68,6 +68,18 @@ pub enum OpenError {
         /// What to do.
         remedy: String,
     },
+    /// A server can't be used. Nothing on it was changed.
+    #[error("{address} ({key}): {what}; {remedy}")]
+    Remote {
+        /// The section or key of the config that names it.
+        key: &'static str,
+        /// Its address, without credentials.
+        address: String,
+        /// What is wrong.
+        what: String,
+        /// What to do.
+        remedy: String,
+    },
 }
 
 impl OpenError {
@@ -98,36 +110,11 @@ impl Backends {
     /// [`OpenError`] names the file, the key and the remedy. Nothing that was there before is changed.
     pub async fn open(config: &BackendsConfig, data_dir: &Path) -> Result<Self, OpenError> {
         let data_dir = prepare(data_dir).await?;
-        let below = |path: &Path| data_dir.join(path);
-
-        let SecretsConfig::Local(keys) = &config.secrets;
-        let secrets: Arc<dyn SecretStore> = Arc::new(secrets::local::LocalSecrets::new(data_dir.clone()));
-        let secrets: Arc<dyn SecretStore> =
-            Arc::new(Deadline::new(secrets, keys.deadline_seconds.duration()));
-
-        let CredentialsConfig::File(keys) = &config.credentials;
-        let credentials: Arc<dyn CredentialStore> =
-            Arc::new(credentials::file::CredentialFile::open(below(&keys.path)).await?);
-        let credentials: Arc<dyn CredentialStore> =
-            Arc::new(Deadline::new(credentials, keys.deadline_seconds.duration()));
-
-        let BlobConfig::Directory(keys) = &config.blob;
-        let blob: Arc<dyn BlobStore> =
-            Arc::new(blob::directory::BlobDirectory::open(below(&keys.path), keys.reserve_bytes).await?);
-        let blob: Arc<dyn BlobStore> = Arc::new(Deadline::new(blob, keys.deadline_seconds.duration()));
-
-        let EventsConfig::Ndjson(keys) = &config.events;
-        let events: Arc<dyn EventPublisher> =
-            Arc::new(events::ndjson::NdjsonFile::open(below(&keys.path)).await?);
-        let events: Arc<dyn EventPublisher> =
-            Arc::new(Deadline::new(events, keys.deadline_seconds.duration()));
-
-        let StateConfig::Sqlite(keys) = &config.state;
-        let (state, queue) = open_sqlite(below(&keys.path)).await?;
-        let state: Arc<dyn StateStore> = Arc::new(Deadline::new(state, keys.deadline_seconds.duration()));
-        let QueueConfig::Sqlite(keys) = &config.queue;
-        let queue: Arc<dyn JobQueue> = Arc::new(Deadline::new(queue, keys.deadline_seconds.duration()));
-
+        let secrets = open_secrets(&config.secrets, &data_dir).await?;
+        let credentials = open_credentials(&config.credentials, &data_dir).await?;
+        let blob = open_blob(&config.blob, &data_dir).await?;
+        let events = open_events(&config.events, &data_dir).await?;
+        let (state, queue) = open_state_and_queue(config, &data_dir).await?;
         Ok(Self { blob, state, queue, events, credentials, secrets })
     }
 
@@ -137,6 +124,69 @@ impl Backends {
         self.queue.close().await;
         self.state.close().await;
     }
+}
+
+async fn open_secrets(config: &SecretsConfig, data_dir: &Path) -> Result<Arc<dyn SecretStore>, OpenError> {
+    Ok(match config {
+        SecretsConfig::Local(keys) => {
+            let store: Arc<dyn SecretStore> =
+                Arc::new(secrets::local::LocalSecrets::new(data_dir.to_owned()));
+            Arc::new(Deadline::new(store, keys.deadline_seconds.duration()))
+        }
+    })
+}
+
+async fn open_credentials(
+    config: &CredentialsConfig,
+    data_dir: &Path,
+) -> Result<Arc<dyn CredentialStore>, OpenError> {
+    Ok(match config {
+        CredentialsConfig::File(keys) => {
+            let store: Arc<dyn CredentialStore> =
+                Arc::new(credentials::file::CredentialFile::open(data_dir.join(&keys.path)).await?);
+            Arc::new(Deadline::new(store, keys.deadline_seconds.duration()))
+        }
+    })
+}
+
+async fn open_blob(config: &BlobConfig, data_dir: &Path) -> Result<Arc<dyn BlobStore>, OpenError> {
+    Ok(match config {
+        BlobConfig::Directory(keys) => {
+            let path = data_dir.join(&keys.path);
+            let store: Arc<dyn BlobStore> =
+                Arc::new(blob::directory::BlobDirectory::open(path, keys.reserve_bytes).await?);
+            Arc::new(Deadline::new(store, keys.deadline_seconds.duration()))
+        }
+    })
+}
+
+async fn open_events(config: &EventsConfig, data_dir: &Path) -> Result<Arc<dyn EventPublisher>, OpenError> {
+    Ok(match config {
+        EventsConfig::Ndjson(keys) => {
+            let publisher: Arc<dyn EventPublisher> =
+                Arc::new(events::ndjson::NdjsonFile::open(data_dir.join(&keys.path)).await?);
+            Arc::new(Deadline::new(publisher, keys.deadline_seconds.duration()))
+        }
+    })
+}
+
+async fn open_state_and_queue(
+    config: &BackendsConfig,
+    data_dir: &Path,
+) -> Result<(Arc<dyn StateStore>, Arc<dyn JobQueue>), OpenError> {
+    let (state, embedded_queue) = match &config.state {
+        StateConfig::Sqlite(keys) => {
+            let (state, queue) = open_sqlite(data_dir.join(&keys.path)).await?;
+            let state: Arc<dyn StateStore> = Arc::new(Deadline::new(state, keys.deadline_seconds.duration()));
+            (state, queue)
+        }
+    };
+    let queue: Arc<dyn JobQueue> = match &config.queue {
+        QueueConfig::Sqlite(keys) => {
+            Arc::new(Deadline::new(embedded_queue, keys.deadline_seconds.duration()))
+        }
+    };
+    Ok((state, queue))
 }
 
 /// Opens the database that holds records and jobs.
