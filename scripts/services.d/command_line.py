@@ -19,7 +19,7 @@ from failure import Failure
 from minio import Minio
 from mongodb import MongoDb
 from openbao import OpenBao
-from place import Place, cache_root, default_directory
+from place import Place, default_directory
 from rabbitmq import RabbitMq
 from sftp import OldSftp, Sftp
 
@@ -60,12 +60,11 @@ def _arguments() -> argparse.Namespace:
         one.set_defaults(command=does)
         return one
 
-    def names(one: argparse.ArgumentParser, directory: bool = True) -> None:
+    def names(one: argparse.ArgumentParser) -> None:
         one.add_argument("names", nargs="*", metavar="NAME", help="all when none is named")
-        if directory:
-            one.add_argument("--dir", type=Path, help="where the state of this set is")
+        one.add_argument("--dir", type=Path, help="where the state of this set is")
 
-    names(command("install", _install, "install into the cache what is not there yet"), directory=False)
+    names(command("install", _install, "install into the cache what is not there yet"))
     names(command("start", _start, "start, after installing, and wait until healthy"))
     stop = command("stop", _stop, "end what was started here, and nothing else")
     names(stop)
@@ -118,21 +117,33 @@ def _each(servers: list, does) -> list:
     return [job.result() for job in jobs]
 
 
-def _ours(servers: list) -> list:
-    return [server for server in servers if not server.given()]
+def _ours(arguments: argparse.Namespace) -> list:
+    """Those that the environment does not replace."""
+    ours = []
+    for server in arguments.servers:
+        if server.given(Place(_directory(arguments), server.name)):
+            print(f"{server.name}: the one at {server.variables[0]}={os.environ[server.variables[0]]}", flush=True)
+        else:
+            ours.append(server)
+    return ours
 
 
 def _install(arguments: argparse.Namespace) -> int:
+    return _install_these(_ours(arguments))
+
+
+def _install_these(ours: list) -> int:
     begin = time.monotonic()
     # One after the other would take little longer: what takes long is one build, which uses all processors.
-    did = _each(_ours(arguments.servers), lambda server: server.install())
+    did = _each(ours, lambda server: server.install())
     if any(did):
         print(f"all is installed, in {time.monotonic() - begin:.0f} s", flush=True)
     return 0
 
 
 def _start(arguments: argparse.Namespace) -> int:
-    _install(arguments)
+    ours = _ours(arguments)
+    _install_these(ours)
     directory = _directory(arguments)
 
     def start(server) -> None:
@@ -140,7 +151,7 @@ def _start(arguments: argparse.Namespace) -> int:
         if server.start(Place(directory, server.name)):
             print(f"{server.name}: healthy after {time.monotonic() - begin:.1f} s", flush=True)
 
-    _each(_ours(arguments.servers), start)
+    _each(ours, start)
     return 0
 
 
@@ -157,13 +168,13 @@ def _stop(arguments: argparse.Namespace) -> int:
 
 
 def _pause(arguments: argparse.Namespace) -> int:
-    for server in _ours(arguments.servers):
+    for server in _ours(arguments):
         processes.pause(Place(_directory(arguments), server.name))
     return 0
 
 
 def _resume(arguments: argparse.Namespace) -> int:
-    for server in _ours(arguments.servers):
+    for server in _ours(arguments):
         processes.resume(Place(_directory(arguments), server.name))
     return 0
 
@@ -173,12 +184,13 @@ def _status(arguments: argparse.Namespace) -> int:
     rows = []
     for server in arguments.servers:
         place = Place(directory, server.name)
-        known = server.given() or place.exists()
+        given = server.given(place)
+        known = given or place.exists()
         rows.append({
             "name": server.name, "server": server.title, "state": server.state(place),
             "address": server.environment(place)[server.variables[0]] if known else "",
-            "pids": [] if server.given() else [one.pid for one in processes.recorded(place).values()],
-            "log": "" if server.given() or not place.exists() else str(place.log),
+            "pids": [] if given else [one.pid for one in processes.recorded(place).values()],
+            "log": "" if given or not place.exists() else str(place.log),
         })
     if arguments.json:
         print(json.dumps(rows, indent=1))
@@ -193,7 +205,7 @@ def _environment(arguments: argparse.Namespace, directory: Path) -> dict:
     variables = {}
     for server in arguments.servers:
         place = Place(directory, server.name)
-        if server.given() or place.exists() or server.name in arguments.names:
+        if server.given(place) or place.exists() or server.name in arguments.names:
             variables.update(server.environment(place))
     if not variables:
         raise Failure(f"nothing was ever started in {directory}: run `scripts/services start`")

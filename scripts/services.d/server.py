@@ -24,9 +24,12 @@ class Server:
     patience = 120.0
     grace = 20.0
 
-    def given(self) -> bool:
-        """Whether the environment names one that already runs."""
-        return bool(os.environ.get(self.variables[0]))
+    def given(self, place: Place | None = None) -> bool:
+        """Whether the environment names one that already runs; the one of `place` itself, as `env` prints it, does not count."""
+        address = os.environ.get(self.variables[0])
+        if not address or place is None or not place.exists():
+            return bool(address)
+        return self.describe(place, place.settings())[self.variables[0]] != address
 
     def install(self) -> bool:
         """Makes sure that it is in the cache. Whether there was something to do."""
@@ -52,7 +55,7 @@ class Server:
 
     def environment(self, place: Place) -> dict:
         """Its variables, those of a server brought along as they are."""
-        if self.given():
+        if self.given(place):
             return {name: os.environ[name] for name in self.variables if os.environ.get(name)}
         return self.describe(place, place.settings())
 
@@ -103,7 +106,7 @@ class Server:
 
     def state(self, place: Place) -> str:
         """One word for people."""
-        if self.given():
+        if self.given(place):
             return "given"
         if not place.exists():
             return "never started"
