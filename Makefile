@@ -5,7 +5,7 @@ CONFIG ?= config/local.toml
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 .DEFAULT_GOAL := help
-.PHONY: help run build check fmt fmt-check lint schemas deny test-deps test test-unit test-full bench chaos
+.PHONY: help run build check fmt fmt-check lint schemas deny test-deps test test-unit test-servers test-full bench chaos
 
 help: ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -48,6 +48,10 @@ test: ## every test that ends in minutes, with the real servers and clients it n
 
 test-unit: ## unit, property and conformance tests: no servers
 	$(CARGO) test --locked --workspace --exclude dropgate-integration-tests
+
+test-servers: ## the adapters against the real servers they are for
+	@scripts/services run -- $(CARGO) test --locked -p dropgate-backends -p dropgate-workers \
+		--features dropgate-backends/server-tests,dropgate-workers/server-tests servers
 
 test-full: check ## everything, the long tests included
 	@scripts/timed 'long tests' $(CARGO) test --locked -p dropgate-integration-tests -- --ignored
