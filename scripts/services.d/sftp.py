@@ -1,17 +1,17 @@
 """SFTP destinations: OpenSSH's server as it is today, and one with the abilities of many years ago."""
 
-import getpass
 import os
+import pwd
 import socket
 import subprocess
 from pathlib import Path
 
 import debian
-from failure import Failure
 from installing import Installation
 from place import CHECKOUT, Place
 from processes import Part
 from server import Server
+from words import Failure
 
 REMEDY = "install OpenSSH's server (Debian: apt-get install openssh-server), or run scripts/test-deps"
 _SERVERS = ("usr/lib/openssh/sftp-server", "usr/libexec/openssh/sftp-server", "usr/lib/ssh/sftp-server")
@@ -22,13 +22,12 @@ class Sftp(Server):
     title = "OpenSSH sshd"
     prefix = "DROPGATE_TEST_SFTP"
     ports = ("port",)
-    host_keys = ("ed25519", "rsa")
+    host_keys: tuple[str, ...] = ("ed25519", "rsa")
     options = ""
     installation = Installation("openssh", "debian")
 
-    @property
-    def variables(self) -> tuple:
-        return tuple(f"{self.prefix}{name}" for name in ("", "_USER", "_ROOT", "_KEY", "_HOST_KEY", "_KNOWN_HOSTS"))
+    def __init__(self):
+        self.variables = tuple(f"{self.prefix}{name}" for name in ("", "_USER", "_ROOT", "_KEY", "_HOST_KEY", "_KNOWN_HOSTS"))
 
     def install(self) -> bool:
         if self._system() == Path("/"):
@@ -95,7 +94,7 @@ class Sftp(Server):
         said = subprocess.run(
             ["ssh-keygen", "-l", "-E", "sha256", "-f", str(place.root / f"host_{self.host_keys[0]}.pub")],
             capture_output=True, text=True, check=True).stdout
-        user = getpass.getuser()
+        user = pwd.getpwuid(os.geteuid()).pw_name
         return dict(zip(self.variables, (
             f"sftp://{user}@127.0.0.1:{settings['port']}{place.data}", user, str(place.data),
             str(place.root / "login.key"), said.split()[1], str(place.root / "known_hosts"))))

@@ -1,6 +1,23 @@
-"""What went wrong, in words for whoever runs the script."""
+"""What is said to whoever runs the script."""
 
+import sys
+import threading
 from pathlib import Path
+
+# Set when a signal asks to end: whoever waits gives up.
+ending = threading.Event()
+
+
+def say(line: str) -> None:
+    """One line, at once and in one piece: several servers are being dealt with at a time. Not where data is printed."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+def go_on() -> None:
+    """Raises in a thread that waits, once a signal has asked to end."""
+    if ending.is_set():
+        raise Failure("interrupted")
 
 
 class Failure(Exception):
