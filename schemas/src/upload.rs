@@ -216,6 +216,10 @@ pub struct StagedBlob {
     /// Blocks staged so far, in order, for stores that are told the list at seal (Azure). Empty for others.
     #[serde(default)]
     pub blocks: Vec<StagedBlock>,
+    /// What the store marked the blob with when it was last taken over, for stores that keep older owners out by it (Azure:
+    /// the ETag). None for others, and for a blob that was never taken over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
 }
 
 /// One staged block.

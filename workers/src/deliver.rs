@@ -20,15 +20,20 @@ use crate::{
 use async_trait::async_trait;
 use dropgate_backends::Backends;
 use dropgate_schemas::{
+    content::ContentType,
     delivery::{Delivery, Finalizing, VerifiedBy},
     digest::Sha256,
-    id::DeliveryId,
+    id::{DeliveryId, UploadId},
     upload::Upload,
 };
 use std::{ops::Range, path::Path, sync::Arc};
 
 /// What is to be where.
 #[derive(Clone, Debug)]
+#[cfg_attr(
+    not(any(feature = "s3", feature = "azure")),
+    expect(dead_code, reason = "only object stores keep metadata")
+)]
 pub(crate) struct Target {
     /// The delivery, and by that the temporary names that belong to it.
     pub(crate) delivery: DeliveryId,
@@ -40,13 +45,39 @@ pub(crate) struct Target {
     pub(crate) size: u64,
     /// Digest of the bytes.
     pub(crate) sha256: Sha256,
-    /// Whether what is there may be replaced: an earlier version of ours, or anything by policy.
-    pub(crate) replace: bool,
+    /// Whether what is there may be replaced.
+    pub(crate) replace: Replace,
+    /// The upload that is delivered, for the metadata of object stores.
+    pub(crate) upload: UploadId,
+    /// The content type that was found, if any.
+    pub(crate) content_type: Option<ContentType>,
+}
+
+/// What may be replaced at a destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Replace {
+    /// Nothing.
+    Nothing,
+    /// What we put there: our records say so. Where the destination can tell what we put from what others put there since,
+    /// only the former.
+    Ours,
+    /// Anything, by policy.
+    Anything,
+}
+
+impl Replace {
+    /// Whether something may be replaced at all.
+    pub(crate) const fn something(self) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Ours | Self::Anything => true,
+        }
+    }
 }
 
 impl Target {
     /// From a claimed delivery; none if the upload lacks what acceptance fills in.
-    pub(crate) fn of(upload: &Upload, delivery: &Delivery, replace: bool) -> Option<Self> {
+    pub(crate) fn of(upload: &Upload, delivery: &Delivery, replace: Replace) -> Option<Self> {
         Some(Self {
             delivery: delivery.delivery_id,
             epoch: delivery.epoch,
@@ -54,6 +85,8 @@ impl Target {
             size: upload.size?,
             sha256: upload.sha256?,
             replace,
+            upload: upload.upload_id,
+            content_type: upload.content_type.clone(),
         })
     }
 }
@@ -61,7 +94,7 @@ impl Target {
 /// All bytes are there under a temporary name, and were compared as well as the destination allows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Staged {
-    /// The temporary name, in the directory of the key.
+    /// The temporary name, in the directory of the key; or by what else the destination finds what was staged.
     pub(crate) name: String,
     /// How they were compared.
     pub(crate) verified_by: VerifiedBy,
@@ -72,6 +105,10 @@ pub(crate) struct Staged {
 pub(crate) struct Proof {
     /// `file:///…`, `sftp://host:port/…`.
     pub(crate) uri: String,
+    /// Bucket or container, where the kind has one.
+    pub(crate) container: Option<String>,
+    /// ETag or version id, where the destination gave one.
+    pub(crate) version_tag: Option<String>,
     /// How it was compared.
     pub(crate) verified_by: VerifiedBy,
 }
@@ -121,11 +158,17 @@ pub(crate) trait Destination: Send + Sync {
     /// that it did not happen; any other error leaves it open.
     async fn finish(&self, target: &Target, staged: &Staged) -> Result<(), DeliverError>;
 
-    /// Looks at the finished file. None if something else is there now.
+    /// Looks at the finished file. None if something else is there now. [`DeliverError::Digest`] means that its bytes are wrong
+    /// and that it was taken away again.
     async fn verify(&self, target: &Target, staged: &Staged) -> Result<Option<Proof>, DeliverError>;
 
     /// Finds out what became of a finishing call that an earlier epoch may have made.
     async fn recover(&self, target: &Target, finalizing: &Finalizing) -> Result<Recovered, DeliverError>;
+
+    /// Whether what was staged can be finished under its own key only: then it is staged again when the key changes.
+    fn stages_under_the_key(&self) -> bool {
+        false
+    }
 
     /// Removes what earlier claims left under their temporary names.
     async fn discard(&self, target: &Target, epochs: Range<u64>) -> Result<(), DeliverError>;

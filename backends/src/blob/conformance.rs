@@ -177,7 +177,7 @@ async fn an_older_owner_is_out(store: &dyn BlobStore) {
 async fn what_is_not_there_is_not_found(store: &dyn BlobStore) {
     let blob = BlobId::new();
     assert_not_there(store, blob).await;
-    let staged = dropgate_schemas::upload::StagedBlob { blob, blocks: Vec::new() };
+    let staged = dropgate_schemas::upload::StagedBlob { blob, blocks: Vec::new(), tag: None };
     assert_refused(store.resume(&staged, 1000, 2).await, 1000).await;
 }
 

@@ -70,7 +70,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn blob() -> StagedBlob {
-        StagedBlob { blob: BlobId::new(), blocks: Vec::new() }
+        StagedBlob { blob: BlobId::new(), blocks: Vec::new(), tag: None }
     }
 
     proptest! {

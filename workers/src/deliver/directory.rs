@@ -89,7 +89,12 @@ impl Directory {
 
     fn proof(&self, target: &Target, verified_by: VerifiedBy) -> Proof {
         let path = self.tree.root.join(&target.key);
-        Proof { uri: format!("file://{}", uri_path(&path.to_string_lossy())), verified_by }
+        Proof {
+            uri: format!("file://{}", uri_path(&path.to_string_lossy())),
+            container: None,
+            version_tag: None,
+            verified_by,
+        }
     }
 }
 
@@ -157,7 +162,7 @@ impl Destination for Directory {
     async fn finish(&self, target: &Target, staged: &Staged) -> Result<(), DeliverError> {
         let (dir, name) = split(&target.key);
         let (dir, name, part) = (dir.to_owned(), name.to_owned(), staged.name.clone());
-        let how = if target.replace { Rename::Replace } else { Rename::IfFree };
+        let how = if target.replace.something() { Rename::Replace } else { Rename::IfFree };
         let key = target.key.clone();
         self.blocking(move |tree| match tree.rename(&dir, &part, &name, how) {
             Ok(()) => Ok(()),

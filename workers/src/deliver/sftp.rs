@@ -72,6 +72,8 @@ impl Sftp {
         let slash = if path.starts_with('/') { "" } else { "/" };
         Proof {
             uri: format!("sftp://{host}:{port}{slash}{}", uri_path(&path)),
+            container: None,
+            version_tag: None,
             verified_by: staged.verified_by,
         }
     }
@@ -135,7 +137,7 @@ impl Destination for Sftp {
         self.with(async |connection| {
             let (_, from) = Self::place(&connection, target, &staged.name);
             let to = join(&connection.root, &target.key);
-            self.rename(&connection, &from, &to, target.replace).await
+            self.rename(&connection, &from, &to, target.replace.something()).await
         })
         .await
     }

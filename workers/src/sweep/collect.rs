@@ -2,7 +2,10 @@
 //! destinations.
 
 use super::PAGE;
-use crate::{deliver::Target, worker::Shop};
+use crate::{
+    deliver::{Replace, Target},
+    worker::Shop,
+};
 use dropgate_backends::{BlobError, StateError, UploadQuery};
 use dropgate_schemas::{
     delivery::{Delivery, DeliveryState},
@@ -74,7 +77,7 @@ impl Collection {
 
     async fn clean(&mut self, shop: &Shop, upload: &Upload, delivery: &Delivery) {
         let Some(lane) = shop.lanes.get(&delivery.destination) else { return };
-        let Some(target) = Target::of(upload, delivery, false) else { return };
+        let Some(target) = Target::of(upload, delivery, Replace::Nothing) else { return };
         // One that is down is asked another time.
         let Some(permit) = lane.probe() else { return };
         match lane

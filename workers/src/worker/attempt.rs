@@ -4,7 +4,7 @@
 use super::{claim::Held, lane::Lane, shop::Shop};
 use crate::{
     conclude::describe,
-    deliver::{self, DeliverError, Proof, Recovered, Staged, Target},
+    deliver::{self, DeliverError, Proof, Recovered, Replace, Staged, Target},
     failpoint,
     record::Verdict,
     route::{siblings, template::suffixed},
@@ -47,7 +47,10 @@ pub(super) enum Outcome {
 
 /// Makes one try.
 pub(super) async fn attempt(shop: &Shop, lane: &Lane, mut held: Held) -> (Held, Outcome) {
-    let replace = held.delivery.on_collision == OnCollision::Replace;
+    let replace = match held.delivery.on_collision {
+        OnCollision::Replace => Replace::Anything,
+        OnCollision::Fail | OnCollision::Suffix => Replace::Nothing,
+    };
     let Some(mut target) = Target::of(&held.upload, &held.delivery, replace) else {
         let error = DeliverError::Source("the record lacks size or digest".to_owned());
         return (held, Outcome::Failed { error, open: false });
@@ -102,11 +105,18 @@ async fn stage(shop: &Shop, lane: &Lane, target: &Target, upload: &Upload) -> Re
 }
 
 /// Records that the file will be finished, finishes it and looks at it.
-async fn finish(shop: &Shop, lane: &Lane, target: &mut Target, staged: Staged, held: &mut Held) -> Outcome {
+async fn finish(
+    shop: &Shop,
+    lane: &Lane,
+    target: &mut Target,
+    mut staged: Staged,
+    held: &mut Held,
+) -> Outcome {
     // Known beforehand it saves a round, and with it a durable write, for every later version of a path.
-    if !target.replace && (held.upload.version > 1 || held.upload.generation > 1) {
+    if target.replace == Replace::Nothing && (held.upload.version > 1 || held.upload.generation > 1) {
         match is_ours(shop, target, held).await {
-            Ok(ours) => target.replace = ours,
+            Ok(true) => target.replace = Replace::Ours,
+            Ok(false) => {}
             Err(error) => {
                 tracing::warn!(%error, delivery = %target.delivery, "whether the key is ours is found out later");
             }
@@ -145,8 +155,15 @@ async fn finish(shop: &Shop, lane: &Lane, target: &mut Target, staged: Staged, h
         };
         match error {
             DeliverError::Collision(_) => match way_around(shop, target, held).await {
-                Ok(true) => {}
-                Ok(false) => return Outcome::Failed { error, open: false },
+                Ok(Around::SameKey) => {}
+                Ok(Around::OtherKey) if lane.destination.stages_under_the_key() => {
+                    staged = match stage(shop, lane, target, &held.upload).await {
+                        Ok(staged) => staged,
+                        Err(outcome) => return outcome,
+                    };
+                }
+                Ok(Around::OtherKey) => {}
+                Ok(Around::None) => return Outcome::Failed { error, open: false },
                 Err(why) => {
                     let error = DeliverError::Source(why.to_string());
                     return Outcome::Failed { error, open: false };
@@ -169,6 +186,8 @@ async fn verify(shop: &Shop, lane: &Lane, target: &Target, staged: &Staged) -> O
     match verified {
         Ok(Some(proof)) => Outcome::Delivered(proof),
         Ok(None) => Outcome::Unconfirmed("another file was put in its place at once".to_owned()),
+        // It was taken away again.
+        Err(error @ DeliverError::Digest(_)) => Outcome::Failed { error, open: false },
         Err(error) => Outcome::Failed { error, open: true },
     }
 }
@@ -219,27 +238,43 @@ async fn finalize(
     Ok(ours)
 }
 
+/// What is done about a key that is taken.
+enum Around {
+    /// Nothing can be done.
+    None,
+    /// What is there is replaced.
+    SameKey,
+    /// The target has another key now.
+    OtherKey,
+}
+
 /// What is to be done about a key that is taken: replace it if our own records say that we put it there, or take another
-/// one if the policy says so. False: nothing.
-async fn way_around(shop: &Shop, target: &mut Target, held: &Held) -> Result<bool, StateError> {
-    if target.replace {
-        return Ok(false);
-    }
+/// one if the policy says so.
+async fn way_around(shop: &Shop, target: &mut Target, held: &Held) -> Result<Around, StateError> {
     let (upload, delivery) = (&held.upload, &held.delivery);
-    if is_ours(shop, target, held).await? {
-        target.replace = true;
-        return Ok(true);
+    match target.replace {
+        Replace::Anything => return Ok(Around::None),
+        // The destination knows better: what is there now is not what we put there.
+        Replace::Ours => {}
+        Replace::Nothing => {
+            if is_ours(shop, target, held).await? {
+                target.replace = Replace::Ours;
+                return Ok(Around::SameKey);
+            }
+        }
     }
     let other = suffixed(&target.key, &upload.upload_id.short());
     if delivery.on_collision != OnCollision::Suffix || target.key.contains(&upload.upload_id.short()) {
-        return Ok(false);
+        return Ok(Around::None);
     }
     let (destination, account) = (delivery.destination.as_str(), &upload.account);
     let reserved = shop.backends.state.reserve_key(destination, &other, account, &upload.path).await?;
-    if reserved {
-        target.key = other;
+    if !reserved {
+        return Ok(Around::None);
     }
-    Ok(reserved)
+    target.key = other;
+    target.replace = Replace::Nothing;
+    Ok(Around::OtherKey)
 }
 
 /// Whether our own records say that an earlier version, or an earlier delivery of this one, was put under the key.

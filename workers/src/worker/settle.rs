@@ -152,8 +152,8 @@ fn delivered(draft: &Draft<'_>, delivery: &mut Delivery, proof: &Proof, receipt_
     delivery.receipt = Some(DeliveryReceipt {
         receipt_id,
         uri: proof.uri.clone(),
-        container: None,
-        version_tag: None,
+        container: proof.container.clone(),
+        version_tag: proof.version_tag.clone(),
         size,
         sha256,
         verified_by: proof.verified_by,

@@ -127,7 +127,7 @@ async fn a_writer_whose_blob_was_deleted_can_not_seal_it() {
 async fn a_file_shorter_than_its_record_is_corrupt() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path()).await;
-    let staged = StagedBlob { blob: BlobId::new(), blocks: Vec::new() };
+    let staged = StagedBlob { blob: BlobId::new(), blocks: Vec::new(), tag: None };
     drop(store.begin(staged.blob, 1).await.unwrap());
     let error = store.resume(&staged, 1, 2).await.map(drop).unwrap_err();
     assert!(matches!(error, BlobError::Corrupt { .. }), "{error}");

@@ -70,7 +70,7 @@ impl BlobWriter for Writer {
         blocking(move || hold.sync_owned()).await?;
         self.unsynced = 0;
         self.spent = false;
-        Ok(StagedBlob { blob, blocks: Vec::new() })
+        Ok(StagedBlob { blob, blocks: Vec::new(), tag: None })
     }
 
     async fn seal(mut self: Box<Self>, size: u64) -> Result<(), BlobError> {

@@ -136,7 +136,11 @@ pub fn full_upload(of: &str, name: &str, version: u32) -> Upload {
             length: 4_096,
             sha256_state: Base64(vec![0, 1, 254, 255]),
             head: Base64(b"UNA:+.? 'UNB+".to_vec()),
-            blob: Some(StagedBlob { blob, blocks: vec![StagedBlock { epoch: 2, seq: 1, length: 4_096 }] }),
+            blob: Some(StagedBlob {
+                blob,
+                blocks: vec![StagedBlock { epoch: 2, seq: 1, length: 4_096 }],
+                tag: Some("\"0x8DE28C1E4F0A2B3\"".to_owned()),
+            }),
         }),
         blob: Some(BlobRef::Stored { blob }),
         size: Some(u64::MAX),

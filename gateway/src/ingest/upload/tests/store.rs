@@ -129,7 +129,7 @@ impl BlobWriter for Writer {
         let stored = blobs.get_mut(&self.blob).unwrap();
         stored.durable = stored.bytes.len();
         stored.syncs += 1;
-        Ok(StagedBlob { blob: self.blob, blocks: Vec::new() })
+        Ok(StagedBlob { blob: self.blob, blocks: Vec::new(), tag: None })
     }
     async fn seal(self: Box<Self>, size: u64) -> Result<(), BlobError> {
         let mut blobs = self.blobs.lock().unwrap();
