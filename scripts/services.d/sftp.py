@@ -14,7 +14,6 @@ from server import Server
 from words import Failure
 
 REMEDY = "install OpenSSH's server (Debian: apt-get install openssh-server), or run scripts/test-deps"
-_SERVERS = ("usr/lib/openssh/sftp-server", "usr/libexec/openssh/sftp-server", "usr/lib/ssh/sftp-server")
 
 
 class Sftp(Server):
@@ -24,6 +23,8 @@ class Sftp(Server):
     ports = ("port",)
     host_keys: tuple[str, ...] = ("ed25519", "rsa")
     options = ""
+    # More arguments of the subsystem.
+    arguments = ""
     installation = Installation("openssh", "debian")
 
     def __init__(self):
@@ -42,19 +43,12 @@ class Sftp(Server):
             debian.unpack(installation, "openssh-server", "openssh-sftp")
 
     def _system(self):
-        """The root directory below which both programs lie, or None."""
-        for root in (Path("/"), self.installation.directory):
-            if (root / "usr/sbin/sshd").is_file() and any((root / one).is_file() for one in _SERVERS):
-                return root
-        return None
-
-    def subsystem(self, place: Place, root: Path) -> str:
-        program = next(root / one for one in _SERVERS if (root / one).is_file())
-        return f"{program} -d {place.data}"
+        """The root directory below which the server lies, or None."""
+        roots = (Path("/"), self.installation.directory)
+        return next((root for root in roots if (root / "usr/sbin/sshd").is_file()), None)
 
     def prepare(self, place: Place, settings: dict) -> None:
-        root = self._system()
-        if root is None:
+        if self._system() is None:
             raise Failure(f"{self.name}: there is no sshd\n  what to do: {REMEDY}")
         if any(char.isspace() for char in str(place.root)):
             raise Failure(f"{self.name}: its directory must have no space in its name: {place.root}")
@@ -70,8 +64,11 @@ class Sftp(Server):
         (place.root / "sshd_config").write_text(
             f"ListenAddress 127.0.0.1:{settings['port']}\n{keys}PidFile none\nUsePAM no\nStrictModes no\nUseDNS no\n"
             "PermitRootLogin yes\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
-            f"AuthorizedKeysFile {place.root}/login.key.pub\nSubsystem sftp {self.subsystem(place, root)}\n"
-            f"MaxStartups 1000\nMaxSessions 100\n{self.options}")
+            f"AuthorizedKeysFile {place.root}/login.key.pub\n"
+            # The same code as the separate program has, but needs no shell of the user.
+            f"Subsystem sftp internal-sftp -d {place.data} {self.arguments}\n"
+            # Of two values sshd takes the first.
+            f"{self.options}MaxStartups 1000\nMaxSessions 100\n")
         if os.geteuid() == 0:
             # Privilege separation wants it, and only the package's service makes it.
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
@@ -111,10 +108,7 @@ class OldSftp(Sftp):
         "KexAlgorithms diffie-hellman-group14-sha256,diffie-hellman-group-exchange-sha256\n"
         "Ciphers aes128-ctr,aes256-ctr\nMACs hmac-sha2-256\n"
         "HostKeyAlgorithms rsa-sha2-256,rsa-sha2-512\nMaxSessions 1\nAllowTcpForwarding no\n")
-
-    def subsystem(self, place: Place, root: Path) -> str:
-        denied = "posix-rename,statvfs,fstatvfs,hardlink,fsync,lsetstat,limits,expand-path,copy-data"
-        return f"internal-sftp -d {place.data} -P {denied}"
+    arguments = "-P posix-rename,statvfs,fstatvfs,hardlink,fsync,lsetstat,limits,expand-path,copy-data"
 
 
 def _keygen(path: Path, kind: str) -> None:
