@@ -5,10 +5,10 @@ CONFIG ?= config/local.toml
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 .DEFAULT_GOAL := help
-.PHONY: help run build check fmt fmt-check lint schemas deny test-deps test test-unit test-servers test-full bench chaos
+.PHONY: help run build check fmt fmt-check lint schemas deny test-deps services services-stop test test-unit test-servers test-full bench chaos
 
 help: ## list the targets
-	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 run: build ## build what is missing and run everything in one process, data under ./data
 	@exec $(TARGET)/debug/dropgate run --config $(CONFIG)
@@ -40,6 +40,13 @@ deny: ## licences, sources, bans and advisories of everything we depend on
 
 test-deps: ## install the servers and clients that tests talk to
 	@scripts/test-deps
+
+services: ## install and start the real servers of the cluster, for working by hand; prints their addresses
+	@scripts/services start
+	@scripts/services env
+
+services-stop: ## end what `make services` started
+	@scripts/services stop
 
 test: ## every test that ends in minutes, with the real servers and clients it needs
 	@scripts/timed 'test servers and clients' $(MAKE) --no-print-directory test-deps
