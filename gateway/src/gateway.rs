@@ -5,13 +5,13 @@ mod observer;
 
 use crate::{
     config::GatewayConfig,
-    ingest::{GatewayBudget, Ingest, LiveUploads, recover, sweep},
+    ingest::{GatewayBudget, Ingest, LiveUploads, Storage, recover, sweep},
     journal::Journal,
     listener::{Listener, ListenerDependencies, ListenerError},
     ssh::hostkey::HostKeys,
 };
 use dropgate_backends::{
-    Backends, StateError, StateStore,
+    Backends, BlobStore, StateError, StateStore,
     instance::{Identity, Liveness},
     relay::Ringer,
 };
@@ -40,6 +40,7 @@ pub struct Gateway {
     listener: Listener,
     journal: Arc<Journal>,
     sweep: Sweep,
+    storage: (Arc<Storage>, Arc<dyn BlobStore>),
 }
 
 /// What the sweep of a gateway's own unfinished uploads needs.
@@ -97,8 +98,10 @@ impl Gateway {
             memory: GatewayBudget::new(config.uploads.memory_bytes),
             options: Arc::new(config.uploads.options()),
             liveness,
+            storage: Arc::default(),
             backends: backends.clone(),
         };
+        let storage = (Arc::clone(&ingest.storage), Arc::clone(&backends.blob));
         let sweep = Sweep {
             state: Arc::clone(&backends.state),
             live: Arc::clone(&ingest.live),
@@ -121,7 +124,7 @@ impl Gateway {
             host_keys,
         };
         let listener = Listener::bind(config.listener.clone(), with).await?;
-        Ok(Self { listener, journal, sweep })
+        Ok(Self { listener, journal, sweep, storage })
     }
 
     /// The bound address.
@@ -136,9 +139,12 @@ impl Gateway {
         let journal = tokio::spawn(Arc::clone(&self.journal).run(stop_journal.clone()));
         let stop_sweep = CancellationToken::new();
         let sweeping = tokio::spawn(self.sweep.run(stop_sweep.clone()));
+        let (storage, blob) = self.storage;
+        let watching = tokio::spawn(storage.watch(blob, stop_sweep.clone()));
         self.listener.serve(shutdown).await;
         stop_sweep.cancel();
         let _ = sweeping.await;
+        let _ = watching.await;
         stop_journal.cancel();
         let _ = journal.await;
     }

@@ -15,6 +15,7 @@ mod parking;
 mod recovery;
 mod renaming;
 pub mod reorder;
+mod storage;
 mod upload;
 
 pub use budget::{Budget, Budgets, CONNECTION_BYTES, GatewayBudget};
@@ -24,4 +25,5 @@ pub use live::LiveUploads;
 pub use open_file::OpenFile;
 pub use recovery::{recover, sweep};
 pub use renaming::RenameAnswer;
+pub use storage::Storage;
 pub use upload::{Content, Finished, OpenUpload, Parked, UploadContext, UploadOptions, delete_blobs};

@@ -1,7 +1,7 @@
 //! The record commit: only when it succeeded is a CLOSE, or the RENAME of a temp name, answered with OK.
 
 use super::{
-    Content, LiveUploads, UploadOptions,
+    Content, LiveUploads, Storage, UploadOptions,
     budget::{Budget, Budgets, GatewayBudget},
     delete_blobs,
     error::IngestError,
@@ -86,6 +86,8 @@ pub struct Ingest {
     pub liveness: Arc<Liveness>,
     /// Rings for what was committed.
     pub ringer: Ringer,
+    /// Whether new uploads can be taken.
+    pub storage: Arc<Storage>,
 }
 
 /// What all uploads of one session need to be recorded.
@@ -98,6 +100,7 @@ pub struct Committer {
     pub(super) budgets: Budgets,
     pub(super) options: Arc<UploadOptions>,
     pub(super) liveness: Arc<Liveness>,
+    pub(super) storage: Arc<Storage>,
     ringer: Ringer,
     /// Accepted uploads whose OK was handed to the client and whose record does not say so yet.
     answered: Mutex<Vec<UploadId>>,
@@ -119,6 +122,7 @@ impl Committer {
             budgets: Budgets { connection, gateway: Arc::clone(&shared.memory) },
             options: Arc::clone(&shared.options),
             liveness: Arc::clone(&shared.liveness),
+            storage: Arc::clone(&shared.storage),
             ringer: shared.ringer.clone(),
             answered: Mutex::default(),
             recording: tokio::sync::Mutex::default(),

@@ -41,10 +41,13 @@ impl Committer {
         let mut conflicts = 0;
         loop {
             match self.tree.decide_open(&path, flags).await? {
-                OpenDecision::Go(plan) => match self.start(&path, plan, attrs).await {
-                    Err(Refusal::Conflict) if conflicts < TRIES => conflicts += 1,
-                    other => return other,
-                },
+                OpenDecision::Go(plan) => {
+                    self.storage.may_begin()?;
+                    match self.start(&path, plan, attrs).await {
+                        Err(Refusal::Conflict) if conflicts < TRIES => conflicts += 1,
+                        other => return other,
+                    }
+                }
                 OpenDecision::Occupied(upload) => self.clear(&upload, deadline).await?,
                 OpenDecision::Delivering(_) => {
                     if Instant::now() >= deadline {

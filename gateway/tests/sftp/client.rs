@@ -46,7 +46,7 @@ pub(crate) struct Gate {
     pub(crate) ingest: Ingest,
     pub(crate) account: Account,
     identity: Identity,
-    _dir: tempfile::TempDir,
+    pub(crate) dir: tempfile::TempDir,
 }
 
 impl Gate {
@@ -74,6 +74,7 @@ impl Gate {
         };
         change(&mut account);
         let ingest = Ingest {
+            storage: Arc::default(),
             ringer: Ringer::start(&backends, CancellationToken::new()),
             live: Arc::new(LiveUploads::default()),
             memory: GatewayBudget::new(64 << 20),
@@ -81,7 +82,7 @@ impl Gate {
             liveness: Arc::new(Liveness::new()),
             backends: backends.clone(),
         };
-        Self { backends, ingest, account, identity, _dir: dir }
+        Self { backends, ingest, account, identity, dir }
     }
 
     /// Puts a state store that can be told to fail in front of the real one.

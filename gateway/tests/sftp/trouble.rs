@@ -237,3 +237,26 @@ async fn only_a_few_directories_are_listed_at_a_time() {
     client.close(&open.pop().unwrap()).await.ok();
     client.ask(11, &string(b"/upload")).await.handle();
 }
+
+#[tokio::test]
+async fn an_open_is_refused_at_once_while_the_blob_store_takes_nothing() {
+    let gate = Gate::start().await;
+    let mut client = gate.client().await;
+    let (storage, blob) = (&gate.ingest.storage, gate.backends.blob.as_ref());
+    let (blobs, away) = (gate.dir.path().join("blobs"), gate.dir.path().join("away"));
+    std::fs::rename(&blobs, &away).unwrap();
+    // It may be late once.
+    storage.ask(blob).await;
+    client.put("/upload/before", SMALL).await.ok();
+    storage.ask(blob).await;
+    let refused = client.open("/upload/a", WRITE | CREAT | TRUNC).await;
+    let text = refused.refused(4);
+    assert!(text.contains("upload the file again in a few minutes"), "{text}");
+    assert!(!gate.uploads().await.iter().any(|u| u.path.to_string() == "/upload/a"));
+    // What is not allowed anyway is refused for its own reason.
+    client.open("/sent/a", WRITE | CREAT | TRUNC).await.refused(3);
+
+    std::fs::rename(&away, &blobs).unwrap();
+    storage.ask(blob).await;
+    client.put("/upload/a", &large()).await.ok();
+}

@@ -378,8 +378,7 @@ async fn a_cut_at_any_byte_never_publishes_half_a_file_and_never_loses_an_answer
     let mut through = 0;
     for cut in 1..=CUTS {
         // Close together at the end, where CLOSE and RENAME are.
-        let limit =
-            if cut <= CUTS / 3 { total * cut / (CUTS / 3) } else { total + 240 - 12 * (CUTS - cut) };
+        let limit = if cut <= CUTS / 3 { total * cut / (CUTS / 3) } else { total + 240 - 12 * (CUTS - cut) };
         let wire = Wire::to(gate.sftp()?, limit).await?;
         through += u64::from(attempt(&wire, cut).await.unwrap_or(false));
     }
