@@ -1,9 +1,13 @@
 //! From the queue to the lane of the destination.
 
-use super::{lane::InHand, shop::Shop};
+use super::{lane::InHand, run::is_spent, settle::expire, shop::Shop};
 use crate::route::{Routed, route};
 use dropgate_backends::{Claimed, StateError};
-use dropgate_schemas::{job::Work, upload::Upload};
+use dropgate_schemas::{
+    job::Work,
+    reason::{Reason, ReasonCode},
+    upload::Upload,
+};
 use rand::RngExt as _;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::Semaphore;
@@ -67,6 +71,14 @@ async fn dispatch(shop: &Arc<Shop>, routing: &Arc<Semaphore>, claimed: Claimed) 
                 return shop.ack(tag).await;
             }
             let Some(lane) = shop.lanes.get(&found.destination) else {
+                if is_spent(shop, &upload, found) {
+                    let sentence = format!(
+                        "the destination {} is in no worker's config any more: add it again, then deliver it again",
+                        found.destination
+                    );
+                    expire(shop, upload, delivery, Reason::new(ReasonCode::DestDown, sentence)).await;
+                    return shop.ack(tag).await;
+                }
                 // Another worker may know it, or this one after its config was put right.
                 tracing::error!(destination = %found.destination, upload = %upload.upload_id,
                     "a delivery waits for a destination that is not in the config: add it again");

@@ -4,7 +4,7 @@ use super::{
     attempt::{Outcome, attempt},
     claim::{Claim, claim},
     lane::{InHand, Lane},
-    settle::{Gone, cancel, expire, settle},
+    settle::{Gone, cancel, expire, settle, unreachable},
     shop::Shop,
 };
 use crate::failpoint;
@@ -64,7 +64,7 @@ pub(super) async fn run_delivery(shop: &Shop, lane: &Lane, job: InHand) {
     let permit = match lane.breaker.admit() {
         Ok(permit) => permit,
         Err(_) if is_spent(shop, &upload, delivery) => {
-            expire(shop, upload, id).await;
+            expire(shop, upload, id, unreachable(shop)).await;
             return shop.ack(tag).await;
         }
         Err(wait) => {
@@ -127,9 +127,9 @@ async fn turn(shop: &Shop, upload: &Upload, delivery: &Delivery) -> Result<Turn,
     Ok(turn)
 }
 
-/// Whether the time in which a delivery must succeed is over. While the breaker keeps everybody away nobody tries, so one
+/// Whether the time in which a delivery must succeed is over. While nobody tries (the breaker keeps everybody away), one
 /// that never was tried counts from when it began to wait.
-fn is_spent(shop: &Shop, upload: &Upload, delivery: &Delivery) -> bool {
+pub(super) fn is_spent(shop: &Shop, upload: &Upload, delivery: &Delivery) -> bool {
     let since = delivery.first_attempt_at.unwrap_or(upload.updated_at);
     matches!(delivery.state, DeliveryState::Pending | DeliveryState::RetryWait)
         && Timestamp::now().since(since) > shop.config.retry.budget_seconds.duration()

@@ -254,12 +254,19 @@ pub(super) async fn cancel(shop: &Shop, held: Held) {
     .await;
 }
 
-/// Gives up a delivery whose time is over while its destination is left alone.
-pub(super) async fn expire(shop: &Shop, upload: Upload, id: DeliveryId) {
+/// Why a delivery whose destination is left alone is given up.
+pub(super) fn unreachable(shop: &Shop) -> Reason {
     let hours = shop.config.retry.budget_seconds.duration().as_secs() / 3600;
-    let sentence = format!(
-        "the destination could not be reached for {hours} hours: bring it back, then deliver it again"
-    );
+    Reason::new(
+        ReasonCode::DestDown,
+        format!(
+            "the destination could not be reached for {hours} hours: bring it back, then deliver it again"
+        ),
+    )
+}
+
+/// Gives up a delivery whose time is over and that nobody tries.
+pub(super) async fn expire(shop: &Shop, upload: Upload, id: DeliveryId, reason: Reason) {
     let written = insist(shop, &shop.recorder, upload, |draft| {
         let found = draft.upload.deliveries.iter_mut().find(|d| d.delivery_id == id);
         let waits = |d: &&mut Delivery| matches!(d.state, DeliveryState::Pending | DeliveryState::RetryWait);
@@ -268,7 +275,7 @@ pub(super) async fn expire(shop: &Shop, upload: Upload, id: DeliveryId) {
         };
         found.state = DeliveryState::Dead;
         found.next_attempt_at = None;
-        found.reason.get_or_insert_with(|| Reason::new(ReasonCode::DestDown, sentence.clone()));
+        found.reason.get_or_insert_with(|| reason.clone());
         let found = found.clone();
         dead_letter(draft, &found);
         Verdict::Write((Settled::Dead, conclude(draft)))

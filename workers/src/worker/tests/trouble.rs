@@ -7,7 +7,9 @@ use crate::{
     harness::{House, files, millis, within},
     redeliver::{RedeliverError, redeliver},
 };
-use dropgate_schemas::{digest::Sha256, id::UploadId, reason::ReasonCode, upload::UploadState};
+use dropgate_schemas::{
+    delivery::DeliveryState, digest::Sha256, id::UploadId, reason::ReasonCode, upload::UploadState,
+};
 use std::path::Path;
 
 /// A destination that is there only if somebody mounts it.
@@ -125,6 +127,24 @@ async fn when_the_budget_is_used_up_the_upload_has_failed() {
     assert!(delivery(&failed, "down").attempts > 1);
     let acts = house.acts(upload.upload_id).await;
     assert_eq!(&acts[acts.len() - 2..], ["delivery.dead_letter", "upload.fail"]);
+    crew.stop().await;
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delivery_to_a_destination_that_left_the_config_is_given_up_when_its_time_is_over() {
+    let house = House::new().await;
+    let (old, new) = (house.dir.path().join("old"), house.dir.path().join("new"));
+    let crew =
+        house.work_with(house.setup(vec![mounted("old", &old)], vec![route(&["old"], "{name}")])).await;
+    let upload = house.accept("/upload/a.csv", b"stranded").await;
+    house.until(upload.upload_id, |u| u.deliveries.iter().any(|d| d.attempts > 0 && d.owner.is_none())).await;
+    crew.stop().await;
+    let mut setup = house.setup(vec![directory("new", &new)], vec![route(&["new"], "{name}")]);
+    setup.config.retry.budget_seconds = millis(1);
+    let crew = house.work_with(setup).await;
+    let failed = house.until_state(upload.upload_id, UploadState::Failed).await;
+    assert_eq!(delivery(&failed, "old").state, DeliveryState::Dead);
     crew.stop().await;
     house.close().await;
 }
