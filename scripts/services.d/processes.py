@@ -72,7 +72,11 @@ def recorded(place: Place) -> dict:
 
 
 def members(place: Place) -> list:
-    """Every process of this server: the recorded ones, what carries its mark in the environment, and their descendants."""
+    """Every process of this server: the recorded ones, what carries its mark, and their descendants.
+
+    The mark is a variable in the environment, or the log as standard error: a session of sshd writes its title over the
+    variables, and lives on when its parent is killed.
+    """
     if not place.exists():
         return []
     wanted = f"{MARK}={place.settings()['mark']}".encode()
@@ -80,7 +84,8 @@ def members(place: Place) -> list:
     ours = {one.pid for one in recorded(place).values()}
     for pid in everyone:
         try:
-            if wanted in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+            environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            if wanted in environment or os.path.samefile(f"/proc/{pid}/fd/2", place.log):
                 ours.add(pid)
         except OSError:
             pass
