@@ -189,6 +189,35 @@ async fn open_state_and_queue(
     Ok((state, queue))
 }
 
+/// Refuses to keep records elsewhere while the embedded database of the data directory still has something to do.
+#[cfg(feature = "mongodb")]
+async fn forget_nothing(data_dir: &Path) -> Result<(), OpenError> {
+    let path = data_dir.join(crate::config::SqliteConfig::default().path);
+    let file = path.clone();
+    let found = tokio::task::spawn_blocking(move || sqlite::left(&file)).await;
+    let found = found.map_err(|e| OpenError::io("--data-dir", &path, &io::Error::other(e)))?;
+    match found {
+        Ok(None) => Ok(()),
+        Ok(Some(sqlite::Left { undelivered, unpublished })) => Err(OpenError::Unusable {
+            key: "--data-dir",
+            path,
+            what: format!(
+                "this embedded database holds {undelivered} accepted uploads that are not delivered and {unpublished} \
+                 events that are not published, and [backends.state] keeps records elsewhere"
+            ),
+            remedy: "run `dropgate run` with the embedded config on this data directory until `dropgate status` shows \
+                     nothing in flight, or use another data directory"
+                .to_owned(),
+        }),
+        Err(sqlite::OpenFailure { what, .. }) => Err(OpenError::Unusable {
+            key: "--data-dir",
+            path,
+            what: format!("it can't be seen whether this embedded database still holds undelivered uploads: {what}"),
+            remedy: "use another data directory, or move the file away if nobody needs what is in it".to_owned(),
+        }),
+    }
+}
+
 /// Opens the database that holds records and jobs.
 async fn open_sqlite(path: PathBuf) -> Result<sqlite::Ports, OpenError> {
     const KEY: &str = "[backends.state] path";

@@ -18,6 +18,8 @@ mod failure;
 mod fault;
 mod find;
 mod leases;
+#[cfg(feature = "mongodb")]
+mod left;
 mod open;
 mod outbox;
 mod place;
@@ -29,6 +31,8 @@ mod writer;
 pub(crate) use clock::boot_millis;
 pub(crate) use failure::OpenFailure;
 pub(crate) use fault::Outcome;
+#[cfg(feature = "mongodb")]
+pub(crate) use left::{Left, left};
 pub(crate) use open::Database;
 pub(crate) use watch::Bell;
 

@@ -118,3 +118,26 @@ fn what_can_not_be_made_is_named() {
     let failure = refusal(&dir.path().join("dropgate.db"));
     assert!(!failure.corrupt && !failure.remedy.is_empty(), "{failure:?}");
 }
+
+#[cfg(feature = "mongodb")]
+#[tokio::test]
+async fn what_is_left_to_do_is_counted_without_a_change() {
+    use super::super::{Left, left};
+    use dropgate_schemas::upload::UploadState;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("dropgate.db");
+    assert_eq!(left(&path).unwrap(), None);
+    let (store, queue) = open(&path).unwrap();
+    assert_eq!(left(&path).unwrap(), None, "a new database has nothing to do");
+    let mut upload = samples::upload("acme", "/upload/x", 1);
+    upload.state = UploadState::Committed;
+    store.apply(samples::created(&upload)).await.unwrap();
+    // As after a kill: the log is not folded in.
+    let found = left(&path).unwrap().unwrap();
+    assert_eq!(found.undelivered, 1);
+    queue.close().await;
+    store.close().await;
+    let before = fs::read(&path).unwrap();
+    assert_eq!(left(&path).unwrap(), Some(Left { undelivered: 1, ..found }));
+    assert_eq!(fs::read(&path).unwrap(), before);
+}
