@@ -13,13 +13,13 @@ from toolchains import node, npm
 ACCOUNT = "devstoreaccount1"
 # Published in Azurite's documentation: every Azurite has it.
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
-REMEDY = "check npm's registry setting, or start an Azurite yourself and set DROPGATE_TEST_AZURITE"
+REMEDY = "check npm's registry setting, or start an Azurite yourself and set DROPGATE_TEST_AZURE_ENDPOINT"
 
 
 class Azurite(Server):
     name = "azurite"
     title = "Azurite 3.37 (Azure Blob)"
-    variables = ("DROPGATE_TEST_AZURITE", "DROPGATE_TEST_AZURITE_ACCOUNT", "DROPGATE_TEST_AZURITE_KEY")
+    variables = ("DROPGATE_TEST_AZURE_ENDPOINT", "DROPGATE_TEST_AZURE_ACCOUNT", "DROPGATE_TEST_AZURE_KEY")
     ports = ("blob",)
     installation = Installation("azurite", "3.37.0")
 

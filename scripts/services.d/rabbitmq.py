@@ -18,7 +18,7 @@ class RabbitMq(Server):
     name = "rabbitmq"
     title = "RabbitMQ (Debian package)"
     variables = (
-        "DROPGATE_TEST_AMQP", "DROPGATE_TEST_RABBITMQ_API", "DROPGATE_TEST_RABBITMQ_USER",
+        "DROPGATE_TEST_AMQP_URI", "DROPGATE_TEST_RABBITMQ_API", "DROPGATE_TEST_RABBITMQ_USER",
         "DROPGATE_TEST_RABBITMQ_PASSWORD")
     ports = ("amqp", "api", "dist", "epmd")
     passwords = ("password", "cookie")
