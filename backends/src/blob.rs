@@ -1,5 +1,7 @@
 //! Where the bytes of uploads are kept between acceptance and delivery.
 
+#[cfg(feature = "azure")]
+pub(crate) mod azure;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 pub(crate) mod directory;

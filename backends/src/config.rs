@@ -3,6 +3,10 @@
 //! A section names its adapter by `kind`, left out for the embedded one; the other keys belong to that adapter. Relative
 //! paths are below the data directory.
 
+mod azure;
+
+pub use azure::{AzureIdentity, AzureKeys, AzureLogin, AzureMistake, AzurePlace};
+
 use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned, de::Error as _};
 use std::{path::PathBuf, time::Duration};
 
@@ -49,6 +53,8 @@ section! {
     BlobConfig = "directory" {
         /// A local directory.
         "directory" => Directory(BlobDirectoryConfig),
+        /// A container of Azure Blob.
+        "azure" => Azure(BlobAzureConfig),
     }
 }
 
@@ -115,6 +121,56 @@ keys! {
         reserve_bytes: Option<u64> = None,
         /// Longest wait for one call, in seconds. Default: 30.
         deadline_seconds: Seconds = Seconds(30),
+    }
+}
+
+keys! {
+    /// Keys of `[backends.blob]` with `kind = "azure"`. One of `identity`, `sas` and `account_key` is needed.
+    BlobAzureConfig {
+        /// The storage account. Needed without `endpoint`, and with `account_key`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        account: Option<String> = None,
+        /// The blob endpoint. Default: `https://ACCOUNT.blob.core.windows.net`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        endpoint: Option<String> = None,
+        /// The container.
+        container: String = String::new(),
+        /// What names of blobs begin with, followed by a slash. Default: nothing.
+        prefix: String = String::new(),
+        /// Login by Entra: `managed`, `workload` or `developer_tools`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        identity: Option<AzureIdentity> = None,
+        /// Client id of the identity, where there are several.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        client_id: Option<String> = None,
+        /// Secret reference of a SAS. For a gateway the rights to create and write (`sp=cw`) are enough.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        sas: Option<String> = None,
+        /// Secret reference of the account key. Refused without `allow_account_key`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        account_key: Option<String> = None,
+        /// Whether an account key may be used, with which everything in the account can be read and deleted. Default: false.
+        allow_account_key: bool = false,
+        /// Whether the container is made if it is missing. Default: false.
+        create_container: bool = false,
+        /// Longest wait for one call, in seconds. Default: 30.
+        deadline_seconds: Seconds = Seconds(30),
+    }
+}
+
+impl BlobAzureConfig {
+    /// The keys that a destination has too.
+    #[must_use]
+    pub fn keys(&self) -> AzureKeys {
+        AzureKeys {
+            account: self.account.clone(),
+            endpoint: self.endpoint.clone(),
+            container: self.container.clone(),
+            identity: self.identity,
+            client_id: self.client_id.clone(),
+            sas: self.sas.clone(),
+            account_key: self.account_key.clone(),
+        }
     }
 }
 
@@ -240,7 +296,7 @@ mod tests {
     fn no_entry_means_the_embedded_defaults() {
         let config = parse("").unwrap();
         assert_eq!(config, BackendsConfig::default());
-        let BlobConfig::Directory(blob) = &config.blob;
+        let BlobConfig::Directory(blob) = &config.blob else { panic!("{config:?}") };
         assert_eq!(blob.path, PathBuf::from("blobs"));
         assert_eq!(blob.reserve_bytes, None);
         assert_eq!(blob.deadline_seconds.duration(), Duration::from_secs(30));
@@ -249,7 +305,7 @@ mod tests {
     #[test]
     fn a_section_without_a_kind_is_the_embedded_one() {
         let config = parse("[blob]\nreserve_bytes = 5\n[state]\nkind = 'sqlite'\npath = '/db'").unwrap();
-        let BlobConfig::Directory(blob) = &config.blob;
+        let BlobConfig::Directory(blob) = &config.blob else { panic!("{config:?}") };
         assert_eq!(blob.reserve_bytes, Some(5));
         let StateConfig::Sqlite(state) = &config.state;
         assert_eq!(state.path, PathBuf::from("/db"));
@@ -265,7 +321,7 @@ mod tests {
     #[test]
     fn mistakes_are_named() {
         for (text, expected) in [
-            ("[blob]\nkind = 'floppy'", "unknown variant `floppy`, expected `directory`"),
+            ("[blob]\nkind = 'floppy'", "unknown variant `floppy`, expected `directory` or `azure`"),
             ("[blob]\nreserv_bytes = 1", "unknown field `reserv_bytes`"),
             ("[blob]\nkind = 1", "kind must be a string such as \"directory\""),
             ("[blob]\npath = 1", "invalid type"),

@@ -112,7 +112,7 @@ impl Backends {
         let data_dir = prepare(data_dir).await?;
         let secrets = open_secrets(&config.secrets, &data_dir).await?;
         let credentials = open_credentials(&config.credentials, &data_dir).await?;
-        let blob = open_blob(&config.blob, &data_dir).await?;
+        let blob = open_blob(&config.blob, &data_dir, &secrets).await?;
         let events = open_events(&config.events, &data_dir).await?;
         let (state, queue) = open_state_and_queue(config, &data_dir).await?;
         Ok(Self { blob, state, queue, events, credentials, secrets })
@@ -149,8 +149,29 @@ async fn open_credentials(
     })
 }
 
-async fn open_blob(config: &BlobConfig, data_dir: &Path) -> Result<Arc<dyn BlobStore>, OpenError> {
+async fn open_blob(
+    config: &BlobConfig,
+    data_dir: &Path,
+    secrets: &Arc<dyn SecretStore>,
+) -> Result<Arc<dyn BlobStore>, OpenError> {
+    #[cfg(not(feature = "azure"))]
+    let _ = secrets;
     Ok(match config {
+        #[cfg(feature = "azure")]
+        BlobConfig::Azure(keys) => {
+            let store: Arc<dyn BlobStore> =
+                Arc::new(blob::azure::BlobAzure::open(keys, secrets.clone()).await?);
+            Arc::new(Deadline::new(store, keys.deadline_seconds.duration()))
+        }
+        #[cfg(not(feature = "azure"))]
+        BlobConfig::Azure(keys) => {
+            return Err(OpenError::Remote {
+                key: "[backends.blob]",
+                address: keys.endpoint.clone().or_else(|| keys.account.clone()).unwrap_or_default(),
+                what: "this build has no Azure Blob".to_owned(),
+                remedy: "build with the feature azure, or use another kind".to_owned(),
+            });
+        }
         BlobConfig::Directory(keys) => {
             let path = data_dir.join(&keys.path);
             let store: Arc<dyn BlobStore> =

@@ -213,7 +213,7 @@ pub struct Staged {
 pub struct StagedBlob {
     /// Which blob.
     pub blob: BlobId,
-    /// Blocks staged so far, in order, for stores that are told the list at seal (Azure). Empty for others.
+    /// Runs of blocks staged so far, in order, for stores that are told the list at seal (Azure). Empty for others.
     #[serde(default)]
     pub blocks: Vec<StagedBlock>,
     /// What the store marked the blob with when it was last taken over, for stores that keep older owners out by it (Azure:
@@ -222,15 +222,15 @@ pub struct StagedBlob {
     pub tag: Option<String>,
 }
 
-/// One staged block.
+/// A run of staged blocks: those of one epoch, numbered from 0.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StagedBlock {
-    /// Epoch of the owner that staged it.
+    /// Epoch of the owner that staged them.
     pub epoch: u64,
-    /// Number within the epoch.
+    /// Number of the last one.
     pub seq: u32,
-    /// Bytes.
+    /// Bytes of all of them together.
     pub length: u64,
 }
 
