@@ -71,6 +71,8 @@ section! {
     QueueConfig = "sqlite" {
         /// A table in the database of `[backends.state]`.
         "sqlite" => Sqlite(SqliteQueueConfig),
+        /// RabbitMQ.
+        "amqp" => Amqp(AmqpQueueConfig),
     }
 }
 
@@ -79,6 +81,8 @@ section! {
     EventsConfig = "ndjson" {
         /// A file with one event a line.
         "ndjson" => Ndjson(NdjsonConfig),
+        /// A topic exchange of RabbitMQ.
+        "amqp" => Amqp(AmqpEventsConfig),
     }
 }
 
@@ -197,6 +201,63 @@ keys! {
     NdjsonConfig {
         /// The file. Default: `events.ndjson`.
         path: PathBuf = "events.ndjson".into(),
+        /// Longest wait for one call, in seconds. Default: 10.
+        deadline_seconds: Seconds = Seconds(10),
+    }
+}
+
+keys! {
+    /// Keys of `[backends.queue]` with `kind = "amqp"`.
+    AmqpQueueConfig {
+        /// The broker: `amqp://HOST:PORT/VHOST` or `amqps://…` (`%2f` is the virtual host `/`), or a reference to a secret that
+        /// holds such an address, which may then name user and password.
+        uri: String = "amqp://127.0.0.1:5672/%2f".into(),
+        /// The user, or a reference. Default: the one that `uri` names, else `guest`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        user: Option<String> = None,
+        /// Reference to the password.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        password: Option<String> = None,
+        /// Certificates in PEM that `amqps` trusts besides those of the host.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        ca_file: Option<PathBuf> = None,
+        /// What the names of exchanges and queues begin with: `PREFIX.jobs`, `PREFIX.deliveries`. Default: `dropgate`.
+        prefix: String = "dropgate".into(),
+        /// Jobs that one process has out at a time. Default: 1000.
+        prefetch: u16 = 1000,
+        /// A job that came back unasked so often, because whoever held it went away, goes to the dead letters; its record
+        /// is found by the sweeper. Default: 20.
+        delivery_limit: u16 = 20,
+        /// Seconds after which a broker that says nothing is taken for gone (twice that, at most). Default: 10.
+        heartbeat_seconds: Seconds = Seconds(10),
+        /// Longest wait for one call, in seconds. Default: 10.
+        deadline_seconds: Seconds = Seconds(10),
+    }
+}
+
+keys! {
+    /// Keys of `[backends.events]` with `kind = "amqp"`.
+    AmqpEventsConfig {
+        /// As in `[backends.queue]`.
+        uri: String = "amqp://127.0.0.1:5672/%2f".into(),
+        /// As in `[backends.queue]`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        user: Option<String> = None,
+        /// As in `[backends.queue]`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        password: Option<String> = None,
+        /// As in `[backends.queue]`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        ca_file: Option<PathBuf> = None,
+        /// What the names begin with: exchange `PREFIX.events`, queue `PREFIX.events.archive`. Default: `dropgate`.
+        prefix: String = "dropgate".into(),
+        /// Events that the archive queue keeps; the oldest go first. 0: no archive queue. Default: 100000.
+        archive_events: u32 = 100_000,
+        /// Seconds that the archive queue keeps an event. Default: for ever.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        archive_seconds: Option<u32> = None,
+        /// As in `[backends.queue]`.
+        heartbeat_seconds: Seconds = Seconds(10),
         /// Longest wait for one call, in seconds. Default: 10.
         deadline_seconds: Seconds = Seconds(10),
     }

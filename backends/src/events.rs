@@ -1,5 +1,7 @@
 //! The way events leave.
 
+#[cfg(feature = "amqp")]
+pub(crate) mod amqp;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 pub(crate) mod ndjson;

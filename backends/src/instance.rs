@@ -76,6 +76,11 @@ pub enum IdentityError {
     },
 }
 
+/// What this host calls itself.
+pub(crate) fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
 /// The identity of this process in one role, held for as long as the value lives.
 #[derive(Debug)]
 pub struct Identity {
@@ -119,7 +124,7 @@ impl Identity {
         }
         let returned = id.is_some();
         let id = id.unwrap_or_else(InstanceId::new);
-        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let host = host();
         // The id keeps its place and its bytes, so a crash in here can't lose it once it is on disk.
         file.rewind().map_err(unusable)?;
         write!(file, "{id}\n{:<10}\n", std::process::id()).map_err(unusable)?;

@@ -4,6 +4,8 @@
 //! Each has an embedded default and real adapters, and one conformance suite that every adapter passes unchanged.
 //! Adapters are private: the only door is [`Backends::open`].
 
+#[cfg(feature = "amqp")]
+mod amqp;
 #[cfg(feature = "azure")]
 pub mod azure;
 pub mod blob;

@@ -109,12 +109,23 @@ impl Backends {
     /// # Errors
     /// [`OpenError`] names the file, the key and the remedy. Nothing that was there before is changed.
     pub async fn open(config: &BackendsConfig, data_dir: &Path) -> Result<Self, OpenError> {
+        Self::open_as("command", config, data_dir).await
+    }
+
+    /// [`Self::open`] for a process that runs `roles` (`gateway`, or several with `+` in between): what servers show of
+    /// whom they are connected to says so, and the name of this host.
+    ///
+    /// # Errors
+    /// As for [`Self::open`].
+    pub async fn open_as(roles: &str, config: &BackendsConfig, data_dir: &Path) -> Result<Self, OpenError> {
+        let who = &format!("dropgate {roles} on {}", crate::instance::host());
         let data_dir = prepare(data_dir).await?;
         let secrets = open_secrets(&config.secrets, &data_dir).await?;
         let credentials = open_credentials(&config.credentials, &data_dir).await?;
         let blob = open_blob(&config.blob, &data_dir, &secrets).await?;
-        let events = open_events(&config.events, &data_dir).await?;
-        let (state, queue) = open_state_and_queue(config, &data_dir).await?;
+        let events = open_events(&config.events, &secrets, who, &data_dir).await?;
+        let (state, embedded_queue) = open_state(&config.state, &data_dir).await?;
+        let queue = open_queue(&config.queue, embedded_queue, &secrets, who).await?;
         Ok(Self { blob, state, queue, events, credentials, secrets })
     }
 
@@ -181,33 +192,77 @@ async fn open_blob(
     })
 }
 
-async fn open_events(config: &EventsConfig, data_dir: &Path) -> Result<Arc<dyn EventPublisher>, OpenError> {
+async fn open_events(
+    config: &EventsConfig,
+    secrets: &Arc<dyn SecretStore>,
+    who: &str,
+    data_dir: &Path,
+) -> Result<Arc<dyn EventPublisher>, OpenError> {
+    let (publisher, deadline): (Arc<dyn EventPublisher>, _) = match config {
+        EventsConfig::Ndjson(keys) => (
+            Arc::new(events::ndjson::NdjsonFile::open(data_dir.join(&keys.path)).await?),
+            keys.deadline_seconds,
+        ),
+        #[cfg(feature = "amqp")]
+        EventsConfig::Amqp(keys) => (
+            Arc::new(events::amqp::AmqpEvents::open(keys, secrets.clone(), who).await?),
+            keys.deadline_seconds,
+        ),
+        #[cfg(not(feature = "amqp"))]
+        EventsConfig::Amqp(_) => return Err(no_amqp("[backends.events]", (secrets, who))),
+    };
+    Ok(Arc::new(Deadline::new(publisher, deadline.duration())))
+}
+
+async fn open_state(
+    config: &StateConfig,
+    data_dir: &Path,
+) -> Result<(Arc<dyn StateStore>, Option<Arc<dyn JobQueue>>), OpenError> {
     Ok(match config {
-        EventsConfig::Ndjson(keys) => {
-            let publisher: Arc<dyn EventPublisher> =
-                Arc::new(events::ndjson::NdjsonFile::open(data_dir.join(&keys.path)).await?);
-            Arc::new(Deadline::new(publisher, keys.deadline_seconds.duration()))
+        StateConfig::Sqlite(keys) => {
+            let (state, queue) = open_sqlite(data_dir.join(&keys.path)).await?;
+            let state: Arc<dyn StateStore> = Arc::new(Deadline::new(state, keys.deadline_seconds.duration()));
+            (state, Some(queue))
         }
     })
 }
 
-async fn open_state_and_queue(
-    config: &BackendsConfig,
-    data_dir: &Path,
-) -> Result<(Arc<dyn StateStore>, Arc<dyn JobQueue>), OpenError> {
-    let (state, embedded_queue) = match &config.state {
-        StateConfig::Sqlite(keys) => {
-            let (state, queue) = open_sqlite(data_dir.join(&keys.path)).await?;
-            let state: Arc<dyn StateStore> = Arc::new(Deadline::new(state, keys.deadline_seconds.duration()));
-            (state, queue)
-        }
-    };
-    let queue: Arc<dyn JobQueue> = match &config.queue {
+/// `embedded` is the one that the state store brings along, if it does.
+async fn open_queue(
+    config: &QueueConfig,
+    embedded: Option<Arc<dyn JobQueue>>,
+    secrets: &Arc<dyn SecretStore>,
+    who: &str,
+) -> Result<Arc<dyn JobQueue>, OpenError> {
+    let (queue, deadline): (Arc<dyn JobQueue>, _) = match config {
         QueueConfig::Sqlite(keys) => {
-            Arc::new(Deadline::new(embedded_queue, keys.deadline_seconds.duration()))
+            let queue = embedded.ok_or_else(|| OpenError::Remote {
+                key: "[backends.queue]",
+                address: "kind \"sqlite\"".to_owned(),
+                what: "this queue is a table beside the records, which are not in SQLite".to_owned(),
+                remedy: "set kind = \"amqp\" and the address of a broker".to_owned(),
+            })?;
+            (queue, keys.deadline_seconds)
         }
+        #[cfg(feature = "amqp")]
+        QueueConfig::Amqp(keys) => (
+            Arc::new(crate::queue::amqp::AmqpQueue::open(keys, secrets.clone(), who).await?),
+            keys.deadline_seconds,
+        ),
+        #[cfg(not(feature = "amqp"))]
+        QueueConfig::Amqp(_) => return Err(no_amqp("[backends.queue]", (secrets, who))),
     };
-    Ok((state, queue))
+    Ok(Arc::new(Deadline::new(queue, deadline.duration())))
+}
+
+#[cfg(not(feature = "amqp"))]
+fn no_amqp<T>(key: &'static str, _unused: T) -> OpenError {
+    OpenError::Remote {
+        key,
+        address: "kind \"amqp\"".to_owned(),
+        what: "this build has no RabbitMQ".to_owned(),
+        remedy: "use one with the feature `amqp`, or another kind".to_owned(),
+    }
 }
 
 /// Refuses to keep records elsewhere while the embedded database of the data directory still has something to do.

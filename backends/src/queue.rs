@@ -1,5 +1,7 @@
 //! Jobs for workers: doorbells, at least once, in no promised order.
 
+#[cfg(feature = "amqp")]
+pub(crate) mod amqp;
 #[cfg(any(test, feature = "conformance"))]
 #[expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a conformance suite fails by panicking")]
 pub mod conformance;

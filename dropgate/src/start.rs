@@ -67,7 +67,8 @@ pub(crate) async fn run(roles: Roles, start: &Start, global: &Global) -> anyhow:
     crate::logging::start(&loaded.config.log).map_err(crate::exit::Usage)?;
     // From here on a signal asks for an orderly end, also in the middle of the start.
     let mut signals = Signals::listen()?;
-    let backends = Backends::open(&loaded.config.backends, &loaded.config.data_dir).await?;
+    let who = roles.names().join("+");
+    let backends = Backends::open_as(&who, &loaded.config.backends, &loaded.config.data_dir).await?;
     let welcome = Welcome::new(Again::of(global));
     let ended = serve(roles, &loaded, &backends, welcome, &mut signals).await;
     let closed = tokio::time::timeout(SPARE, backends.close()).await;
