@@ -63,6 +63,8 @@ section! {
     StateConfig = "sqlite" {
         /// A SQLite database file.
         "sqlite" => Sqlite(SqliteConfig),
+        /// A MongoDB database.
+        "mongodb" => Mongodb(MongoConfig),
     }
 }
 
@@ -183,6 +185,27 @@ keys! {
     SqliteConfig {
         /// The database file. Default: `dropgate.db`.
         path: PathBuf = "dropgate.db".into(),
+        /// Longest wait for one call, in seconds. Default: 10.
+        deadline_seconds: Seconds = Seconds(10),
+    }
+}
+
+keys! {
+    /// Keys of `[backends.state]` with `kind = "mongodb"`.
+    MongoConfig {
+        /// The connection string: a reference to a secret that holds it, or, without a password, the string itself. TLS, the
+        /// replica set and the like are its options. No default.
+        uri: String = String::new(),
+        /// The database. Default: `dropgate`.
+        database: String = "dropgate".into(),
+        /// What the names of the collections begin with. Default: nothing.
+        prefix: String = String::new(),
+        /// Connections that are kept open. Default: 0.
+        connections_min: u32 = 0,
+        /// Most connections to each server; calls wait for a free one. Default: 32.
+        connections_max: u32 = 32,
+        /// Longest wait for a server that can be written to, in seconds. Default: 3.
+        server_selection_seconds: Seconds = Seconds(3),
         /// Longest wait for one call, in seconds. Default: 10.
         deadline_seconds: Seconds = Seconds(10),
     }
@@ -368,8 +391,18 @@ mod tests {
         let config = parse("[blob]\nreserve_bytes = 5\n[state]\nkind = 'sqlite'\npath = '/db'").unwrap();
         let BlobConfig::Directory(blob) = &config.blob else { panic!("{config:?}") };
         assert_eq!(blob.reserve_bytes, Some(5));
-        let StateConfig::Sqlite(state) = &config.state;
+        let StateConfig::Sqlite(state) = &config.state else { panic!("{config:?}") };
         assert_eq!(state.path, PathBuf::from("/db"));
+    }
+
+    #[test]
+    fn mongodb_is_a_kind_of_state_store() {
+        let config = parse("[state]\nkind = 'mongodb'\nuri = 'env:URI'\nconnections_max = 8").unwrap();
+        let StateConfig::Mongodb(state) = &config.state else { panic!("{config:?}") };
+        let expected =
+            MongoConfig { uri: "env:URI".to_owned(), connections_max: 8, ..MongoConfig::default() };
+        assert_eq!(state, &expected);
+        assert_eq!(parse(&toml::to_string(&config).unwrap()).unwrap(), config);
     }
 
     #[test]

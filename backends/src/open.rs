@@ -3,7 +3,8 @@
 use crate::{
     blob::{self, BlobStore},
     config::{
-        BackendsConfig, BlobConfig, CredentialsConfig, EventsConfig, QueueConfig, SecretsConfig, StateConfig,
+        BackendsConfig, BlobConfig, CredentialsConfig, EventsConfig, MongoConfig, QueueConfig, SecretsConfig,
+        StateConfig,
     },
     credentials::{self, CredentialStore},
     deadline::Deadline,
@@ -124,7 +125,7 @@ impl Backends {
         let credentials = open_credentials(&config.credentials, &data_dir).await?;
         let blob = open_blob(&config.blob, &data_dir, &secrets).await?;
         let events = open_events(&config.events, &secrets, who, &data_dir).await?;
-        let (state, embedded_queue) = open_state(&config.state, &data_dir).await?;
+        let (state, embedded_queue) = open_state(&config.state, &secrets, &data_dir).await?;
         let queue = open_queue(&config.queue, embedded_queue, &secrets, who).await?;
         Ok(Self { blob, state, queue, events, credentials, secrets })
     }
@@ -216,14 +217,42 @@ async fn open_events(
 
 async fn open_state(
     config: &StateConfig,
+    secrets: &Arc<dyn SecretStore>,
     data_dir: &Path,
 ) -> Result<(Arc<dyn StateStore>, Option<Arc<dyn JobQueue>>), OpenError> {
-    Ok(match config {
+    let (state, queue, deadline) = match config {
         StateConfig::Sqlite(keys) => {
             let (state, queue) = open_sqlite(data_dir.join(&keys.path)).await?;
-            let state: Arc<dyn StateStore> = Arc::new(Deadline::new(state, keys.deadline_seconds.duration()));
-            (state, Some(queue))
+            (state, Some(queue), keys.deadline_seconds)
         }
+        StateConfig::Mongodb(keys) => {
+            (open_mongodb(keys, secrets, data_dir).await?, None, keys.deadline_seconds)
+        }
+    };
+    Ok((Arc::new(Deadline::new(state, deadline.duration())), queue))
+}
+
+#[cfg(feature = "mongodb")]
+async fn open_mongodb(
+    keys: &MongoConfig,
+    secrets: &Arc<dyn SecretStore>,
+    data_dir: &Path,
+) -> Result<Arc<dyn StateStore>, OpenError> {
+    forget_nothing(data_dir).await?;
+    crate::state::mongodb::open_configured(keys, secrets.as_ref()).await
+}
+
+#[cfg(not(feature = "mongodb"))]
+async fn open_mongodb(
+    _: &MongoConfig,
+    _: &Arc<dyn SecretStore>,
+    _: &Path,
+) -> Result<Arc<dyn StateStore>, OpenError> {
+    Err(OpenError::Remote {
+        key: "[backends.state]",
+        address: "kind \"mongodb\"".to_owned(),
+        what: "this build has no MongoDB".to_owned(),
+        remedy: "use one with the feature `mongodb`, or another kind".to_owned(),
     })
 }
 

@@ -8,6 +8,9 @@
     reason = "a conformance suite fails by panicking"
 )]
 pub mod conformance;
+mod lease;
+#[cfg(feature = "mongodb")]
+pub(crate) mod mongodb;
 pub(crate) mod sqlite;
 
 use async_trait::async_trait;

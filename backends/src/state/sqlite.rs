@@ -38,7 +38,10 @@ pub(crate) use watch::Bell;
 
 use crate::{
     queue::{JobQueue, sqlite::SqliteQueue},
-    state::{AuditQuery, Backlog, Instance, LoggedEvent, StateError, StateStore, StoredAudit, UploadQuery},
+    state::{
+        AuditQuery, Backlog, Instance, LoggedEvent, StateError, StateStore, StoredAudit, UploadQuery,
+        lease::Observed,
+    },
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -73,13 +76,13 @@ pub(crate) type Ports = (Arc<dyn StateStore>, Arc<dyn JobQueue>);
 pub(crate) fn open(path: &Path) -> Result<Ports, OpenFailure> {
     let database = Arc::new(Database::open(path)?);
     let queue = SqliteQueue::new(Arc::clone(&database));
-    Ok((Arc::new(SqliteStore { database, observed: leases::Observed::default() }), Arc::new(queue)))
+    Ok((Arc::new(SqliteStore { database, observed: Observed::default() }), Arc::new(queue)))
 }
 
 /// The state store in a SQLite file.
 struct SqliteStore {
     database: Arc<Database>,
-    observed: leases::Observed,
+    observed: Observed,
 }
 
 #[async_trait]

@@ -2,31 +2,13 @@
 //! that stood still for long enough on the watcher's own monotonic clock. No wall clocks are compared.
 
 use super::{fault::Outcome, open::Database, watch::Bell};
-use crate::state::{Instance, StateError};
+use crate::state::{
+    Instance, StateError,
+    lease::{Held, Observed},
+};
 use dropgate_schemas::{change::Durability, id::InstanceId, time::Timestamp};
 use rusqlite::{Connection, OptionalExtension as _, params};
-use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
-};
-
-/// What this process has seen of leases that others hold: one entry a name, and names are few and fixed.
-#[derive(Default)]
-pub(super) struct Observed(Mutex<HashMap<String, Seen>>);
-
-#[derive(Clone, Copy)]
-struct Seen {
-    lease: Held,
-    since: Instant,
-}
-
-/// A lease as it is stored.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Held {
-    holder: [u8; 16],
-    renewed: i64,
-}
+use std::time::Duration;
 
 enum Answer {
     Ours(u64),
@@ -82,26 +64,6 @@ fn acquire(db: &Connection, name: &str, me: [u8; 16], expired: Option<Held>) -> 
     )?
     .execute(params![name, me, token, renewed + 1])?;
     Ok(Answer::Ours(token))
-}
-
-impl Observed {
-    /// The state of the lease that was seen to stand still for `ttl` or longer.
-    fn expired(&self, name: &str, ttl: Duration) -> Option<Held> {
-        let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.get(name).filter(|seen| seen.since.elapsed() >= ttl).map(|seen| seen.lease)
-    }
-
-    fn note(&self, name: &str, lease: Held) {
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = seen.entry(name.to_owned()).or_insert(Seen { lease, since: Instant::now() });
-        if entry.lease != lease {
-            *entry = Seen { lease, since: Instant::now() };
-        }
-    }
-
-    fn forget(&self, name: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
-    }
 }
 
 /// Gives a lease back.

@@ -1,0 +1,148 @@
+//! Uploads by id and by query.
+
+use super::{
+    MOST,
+    document::{self, date, integer, number},
+    fault::Outcome,
+    open::Database,
+};
+use crate::state::{StateError, UploadOrder, UploadQuery};
+use bytes::Bytes;
+use dropgate_schemas::{
+    account::AccountName,
+    id::UploadId,
+    path::VirtualPath,
+    upload::{Upload, UploadState},
+};
+use futures::TryStreamExt as _;
+use mongodb::bson::{Bson, Document, doc};
+
+/// Without the content, which nobody asked for.
+fn of_record() -> Document {
+    doc! { "_id": 0, "record": 1, "answered": 1 }
+}
+
+/// One upload.
+pub(super) async fn one(db: &Database, id: UploadId) -> Outcome<Option<Upload>> {
+    let find = db.uploads.find_one(doc! { "_id": id.to_string() }).projection(of_record());
+    let found = db.command(find.into_future()).await?;
+    Ok(found.map(read).transpose()?)
+}
+
+/// The record, and the mark that is kept beside it.
+fn read(stored: Document) -> Result<Upload, StateError> {
+    let answered = stored.get_bool("answered").unwrap_or(false);
+    let mut upload: Upload = document::read(stored, "record", "an upload")?;
+    upload.answered |= answered;
+    Ok(upload)
+}
+
+/// Uploads by query.
+pub(super) async fn find(db: &Database, query: &UploadQuery) -> Outcome<Vec<Upload>> {
+    let limit = query.limit.min(MOST);
+    if limit == 0 {
+        return Ok(Vec::new());
+    }
+    let find = db
+        .uploads
+        .find(filter(query))
+        .projection(of_record())
+        .sort(order(query))
+        .limit(integer(limit as u64))
+        .allow_disk_use(true)
+        .max_time(db.attempt());
+    let found: Vec<Document> = db.command(async { find.await?.try_collect().await }).await?;
+    found.into_iter().map(|stored| Ok(read(stored)?)).collect()
+}
+
+fn order(query: &UploadQuery) -> Document {
+    match &query.order {
+        UploadOrder::NewestFirst | UploadOrder::Before(_) => doc! { "_id": -1 },
+        UploadOrder::ByName | UploadOrder::ByNameAfter(_) => {
+            doc! { "keys.name": 1, "record.version": -1, "_id": 1 }
+        }
+        UploadOrder::ByVersion => doc! { "record.version": -1, "_id": 1 },
+    }
+}
+
+/// All conditions of a query; several may be about one field.
+fn filter(query: &UploadQuery) -> Document {
+    let mut conditions: Vec<Document> = Vec::new();
+    let mut equal = |field: &str, value: Option<String>| {
+        if let Some(value) = value {
+            conditions.push(doc! { field: value });
+        }
+    };
+    equal("record.account", query.account.as_ref().map(ToString::to_string));
+    equal("record.partner", query.partner.as_ref().map(ToString::to_string));
+    equal("keys.path", query.path.as_ref().map(|path| path.key().to_owned()));
+    equal("keys.directory", query.directory.as_ref().map(|path| path.key().to_owned()));
+    equal("area", query.area.map(|area| area.name().to_owned()));
+    equal("owners", query.owner.map(|id| id.to_string()));
+    equal("record.sha256", query.sha256.map(|digest| digest.to_string()));
+    equal("blob", query.blob.map(|id| id.to_string()));
+    match query.states.as_slice() {
+        [] => {}
+        [one] => equal("record.state", Some(one.as_str().to_owned())),
+        several => {
+            let states: Vec<&str> = several.iter().copied().map(UploadState::as_str).collect();
+            conditions.push(doc! { "record.state": { "$in": states } });
+        }
+    }
+    if let Some(under) = &query.under {
+        // Between `dir/` and `dir0`, the character after the slash.
+        let under = under.key().trim_end_matches('/');
+        conditions.push(doc! { "keys.path": { "$gt": format!("{under}/"), "$lt": format!("{under}0") } });
+    }
+    if let Some(since) = query.since {
+        conditions.push(doc! { "opened_at": { "$gte": date(since) } });
+    }
+    if let Some(until) = query.until {
+        conditions.push(doc! { "opened_at": { "$lt": date(until) } });
+    }
+    if let Some(before) = query.updated_before {
+        conditions.push(doc! { "updated_at": { "$lt": date(before) } });
+    }
+    match &query.order {
+        UploadOrder::NewestFirst | UploadOrder::ByName | UploadOrder::ByVersion => {}
+        UploadOrder::Before(id) => conditions.push(doc! { "_id": { "$lt": id.to_string() } }),
+        UploadOrder::ByNameAfter(name) => conditions.push(doc! { "keys.name": { "$gt": name } }),
+    }
+    match conditions.len() {
+        0 => Document::new(),
+        1 => conditions.swap_remove(0),
+        _ => doc! { "$and": conditions },
+    }
+}
+
+/// The highest version of a path.
+pub(super) async fn highest_version(
+    db: &Database,
+    account: &AccountName,
+    path: &VirtualPath,
+) -> Outcome<u32> {
+    let find = db
+        .uploads
+        .find_one(doc! { "record.account": account.as_str(), "keys.path": path.key() })
+        .sort(doc! { "record.version": -1 })
+        .projection(doc! { "_id": 0, "record.version": 1 });
+    let Some(found) = db.command(find.into_future()).await? else { return Ok(0) };
+    let record = found.get_document("record").map_err(|e| StateError::Corrupt(format!("an upload: {e}")))?;
+    let version = number(record, "version")?;
+    Ok(u32::try_from(version)
+        .map_err(|_| StateError::Corrupt(format!("an upload has version {version}, which is too high")))?)
+}
+
+/// Inline content of an upload.
+pub(super) async fn inline(db: &Database, id: UploadId) -> Outcome<Option<Bytes>> {
+    let find = db.uploads.find_one(doc! { "_id": id.to_string() }).projection(doc! { "_id": 0, "inline": 1 });
+    let found = db.command(find.into_future()).await?;
+    match found.and_then(|mut stored| stored.remove("inline")) {
+        None => Ok(None),
+        Some(Bson::Binary(binary)) => Ok(Some(Bytes::from(binary.bytes))),
+        Some(other) => {
+            let why = format!("the content of upload {id} is a {:?}", other.element_type());
+            Err(StateError::Corrupt(why).into())
+        }
+    }
+}
