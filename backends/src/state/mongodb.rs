@@ -24,7 +24,8 @@ mod open;
 mod outbox;
 mod placing;
 mod schema;
-#[cfg(all(test, feature = "server-tests"))]
+#[cfg(test)]
+#[cfg(feature = "server-tests")]
 mod servers;
 mod watch;
 

@@ -1,5 +1,10 @@
 //! Against a real server: `scripts/services` starts one, `DROPGATE_TEST_MONGODB_URI` names it.
 
+mod faults;
+mod lost_answers;
+mod measure;
+mod opening;
+mod placing;
 mod setting;
 
 use crate::state::conformance::Fixture;

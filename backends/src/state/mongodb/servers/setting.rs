@@ -5,7 +5,11 @@ use crate::state::{
     mongodb::{failure::OpenFailure, open, open::Settings},
 };
 use mongodb::{Client, Database};
-use std::{sync::Arc, time::Duration};
+use std::{
+    process::{Command, Output},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// The server that all tests share.
 pub(super) fn shared() -> String {
@@ -68,5 +72,81 @@ impl Drop for Place {
             });
         });
         let _ = dropping.join();
+    }
+}
+
+/// Waits for a condition.
+pub(super) async fn until(at_most: Duration, what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let give_up = Instant::now() + at_most;
+    while !holds().await {
+        assert!(Instant::now() < give_up, "not within {at_most:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// A server of the test's own, in a directory of its own.
+pub(super) struct Own {
+    dir: tempfile::TempDir,
+}
+
+impl Own {
+    pub(super) fn start() -> Self {
+        let own = Self { dir: tempfile::tempdir().unwrap() };
+        own.services(&["start", "mongodb"]);
+        own
+    }
+
+    pub(super) fn uri(&self) -> String {
+        let told = self.services(&["env", "--json", "mongodb"]);
+        let told: serde_json::Value = serde_json::from_slice(&told).unwrap();
+        told["DROPGATE_TEST_MONGODB_URI"].as_str().unwrap().to_owned()
+    }
+
+    pub(super) fn pause(&self) {
+        self.services(&["pause", "mongodb"]);
+    }
+
+    pub(super) fn resume(&self) {
+        self.services(&["resume", "mongodb"]);
+    }
+
+    /// With -9.
+    pub(super) fn kill(&self) {
+        let processes = std::fs::read(self.dir.path().join("mongodb/processes.json")).unwrap();
+        let processes: serde_json::Value = serde_json::from_slice(&processes).unwrap();
+        let pid = i32::try_from(processes["parts"]["server"][0].as_i64().unwrap()).unwrap();
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    }
+
+    /// At the same address, with what it had stored.
+    pub(super) fn restart(&self) {
+        self.services(&["start", "mongodb"]);
+    }
+
+    fn services(&self, arguments: &[&str]) -> Vec<u8> {
+        let output = self.run(arguments).unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "scripts/services {arguments:?}: {said}");
+        output.stdout
+    }
+
+    fn run(&self, arguments: &[&str]) -> std::io::Result<Output> {
+        Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/services"))
+            .args(arguments)
+            .arg("--dir")
+            .arg(self.dir.path())
+            // Else it would take the shared server for the one that is meant.
+            .env_remove("DROPGATE_TEST_MONGODB_URI")
+            .env_remove("DROPGATE_TEST_SERVICES")
+            .output()
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        // One that stands still can't end.
+        let _ = self.run(&["resume", "mongodb"]);
+        let _ = self.run(&["stop", "mongodb"]);
     }
 }
