@@ -93,6 +93,8 @@ section! {
     CredentialsConfig = "file" {
         /// A TOML file that all roles on this host share.
         "file" => File(CredentialFileConfig),
+        /// Vault: a KV version 2 secret for each account.
+        "vault" => Vault(VaultCredentialsConfig),
     }
 }
 
@@ -101,6 +103,8 @@ section! {
     SecretsConfig = "local" {
         /// `env:NAME` and `file:PATH`.
         "local" => Local(LocalSecretsConfig),
+        /// These, and `vault:PATH#KEY`.
+        "vault" => Vault(VaultSecretsConfig),
     }
 }
 
@@ -304,6 +308,79 @@ keys! {
     }
 }
 
+/// The keys that say where a Vault is and how to log in there, and those of one section.
+macro_rules! vault_keys {
+    ($(#[$doc:meta])* $name:ident { $($more:tt)* }) => {
+        keys! {
+            $(#[$doc])*
+            $name {
+                /// Its address: `https://vault.example.com:8200`.
+                #[serde(skip_serializing_if = "Option::is_none")]
+                address: Option<String> = None,
+                /// The namespace. Default: none.
+                #[serde(skip_serializing_if = "Option::is_none")]
+                namespace: Option<String> = None,
+                /// A file with the CA certificates (PEM) that are trusted besides the system's. Default: none.
+                #[serde(skip_serializing_if = "Option::is_none")]
+                ca_file: Option<PathBuf> = None,
+                /// Reference of a token. Default: none, then `role_id` and `secret_id` are needed.
+                #[serde(skip_serializing_if = "Option::is_none")]
+                token: Option<String> = None,
+                /// Reference of the role id of an AppRole.
+                #[serde(skip_serializing_if = "Option::is_none")]
+                role_id: Option<String> = None,
+                /// Reference of the secret id of an AppRole.
+                #[serde(skip_serializing_if = "Option::is_none")]
+                secret_id: Option<String> = None,
+                /// Where the AppRole login is mounted. Default: `approle`.
+                approle_mount: String = "approle".to_owned(),
+                /// The KV version 2 mount. Default: `secret`.
+                mount: String = "secret".to_owned(),
+                $($more)*
+            }
+        }
+        impl $name {
+            /// Where it is and how to log in.
+            #[cfg(feature = "vault")]
+            pub(crate) fn server(&self) -> crate::vault::Server<'_> {
+                crate::vault::Server {
+                    address: self.address.as_deref().unwrap_or_default(),
+                    namespace: self.namespace.as_deref(),
+                    ca_file: self.ca_file.as_deref(),
+                    token: self.token.as_deref(),
+                    role_id: self.role_id.as_deref(),
+                    secret_id: self.secret_id.as_deref(),
+                    approle_mount: &self.approle_mount,
+                    deadline: self.deadline_seconds.duration(),
+                }
+            }
+        }
+    };
+}
+
+vault_keys! {
+    /// Keys of `[backends.secrets]` with `kind = "vault"`. References in it are `env:NAME` or `file:PATH`.
+    VaultSecretsConfig {
+        /// How long a secret that was read before is still given out while Vault is down, in seconds. Default: 900.
+        cache_seconds: Seconds = Seconds(900),
+        /// Longest wait for one secret, in seconds. Default: 10.
+        deadline_seconds: Seconds = Seconds(10),
+    }
+}
+
+vault_keys! {
+    /// Keys of `[backends.credentials]` with `kind = "vault"`. Without `address`, the server and the login of
+    /// `[backends.secrets]` are used.
+    VaultCredentialsConfig {
+        /// The path below which each account has a secret of its name. Default: `dropgate/accounts`.
+        path: String = "dropgate/accounts".to_owned(),
+        /// How long verifiers that were read before are still used while Vault is down, in seconds. Default: 900.
+        cache_seconds: Seconds = Seconds(900),
+        /// Longest wait for one call, in seconds. Default: 10.
+        deadline_seconds: Seconds = Seconds(10),
+    }
+}
+
 /// Whole seconds, at least 1 and at most a day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
@@ -410,6 +487,20 @@ mod tests {
         let printed = toml::to_string(&BackendsConfig::default()).unwrap();
         assert!(printed.contains("kind = \"directory\""), "{printed}");
         assert_eq!(parse(&printed).unwrap(), BackendsConfig::default());
+    }
+
+    #[test]
+    fn vault_has_the_same_keys_in_both_sections() {
+        let keys = "kind = 'vault'\naddress = 'https://v:8200'\nrole_id = 'env:R'\nsecret_id = 'file:s'\nmount = 'kv'";
+        let config = parse(&format!("[secrets]\n{keys}\n[credentials]\n{keys}\npath = 'a/b'")).unwrap();
+        let SecretsConfig::Vault(secrets) = &config.secrets else { panic!() };
+        assert_eq!(secrets.secret_id.as_deref(), Some("file:s"));
+        let CredentialsConfig::Vault(credentials) = &config.credentials else { panic!() };
+        assert_eq!((credentials.path.as_str(), credentials.mount.as_str()), ("a/b", "kv"));
+        assert_eq!(credentials.cache_seconds.duration(), Duration::from_secs(900));
+        assert_eq!(parse(&toml::to_string(&config).unwrap()).unwrap(), config);
+        let error = parse("[secrets]\nkind = 'vault'\npath = 'x'").unwrap_err();
+        assert!(error.contains("unknown field `path`"), "{error}");
     }
 
     #[test]

@@ -6,6 +6,8 @@ pub(crate) mod file;
 pub mod network;
 pub mod password;
 pub mod public_key;
+#[cfg(feature = "vault")]
+pub(crate) mod vault;
 
 use async_trait::async_trait;
 use dropgate_schemas::account::{AccountName, Credentials};

@@ -21,6 +21,8 @@ pub mod queue;
 pub mod relay;
 pub mod secrets;
 pub mod state;
+#[cfg(feature = "vault")]
+mod vault;
 
 pub use blob::{BlobError, BlobReader, BlobStore, BlobWriter};
 pub use config::BackendsConfig;

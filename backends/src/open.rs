@@ -121,13 +121,26 @@ impl Backends {
     pub async fn open_as(roles: &str, config: &BackendsConfig, data_dir: &Path) -> Result<Self, OpenError> {
         let who = &format!("dropgate {roles} on {}", crate::instance::host());
         let data_dir = prepare(data_dir).await?;
-        let secrets = open_secrets(&config.secrets, &data_dir).await?;
-        let credentials = open_credentials(&config.credentials, &data_dir).await?;
+        let opened = open_secrets(&config.secrets, &data_dir).await?;
+        let credentials = open_credentials(&config.credentials, &opened, &data_dir).await?;
+        let secrets = opened.store;
         let blob = open_blob(&config.blob, &data_dir, &secrets).await?;
         let events = open_events(&config.events, &secrets, who, &data_dir).await?;
         let (state, embedded_queue) = open_state(&config.state, &secrets, &data_dir).await?;
         let queue = open_queue(&config.queue, embedded_queue, &secrets, who).await?;
         Ok(Self { blob, state, queue, events, credentials, secrets })
+    }
+
+    /// Opens the secret store alone, for what needs nothing else.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn secrets(
+        config: &BackendsConfig,
+        data_dir: &Path,
+    ) -> Result<Arc<dyn SecretStore>, OpenError> {
+        let data_dir = prepare(data_dir).await?;
+        open_secrets(&config.secrets, &data_dir).await.map(|opened| opened.store)
     }
 
     /// Finishes what was begun and lets go of everything. Call it last, when no role runs any more.
@@ -138,27 +151,81 @@ impl Backends {
     }
 }
 
-async fn open_secrets(config: &SecretsConfig, data_dir: &Path) -> Result<Arc<dyn SecretStore>, OpenError> {
-    Ok(match config {
+/// The secret store, and what others may share with it.
+struct OpenedSecrets {
+    store: Arc<dyn SecretStore>,
+    #[cfg(feature = "vault")]
+    vault: Option<Arc<crate::vault::Vault>>,
+}
+
+async fn open_secrets(config: &SecretsConfig, data_dir: &Path) -> Result<OpenedSecrets, OpenError> {
+    match config {
         SecretsConfig::Local(keys) => {
             let store: Arc<dyn SecretStore> =
                 Arc::new(secrets::local::LocalSecrets::new(data_dir.to_owned()));
-            Arc::new(Deadline::new(store, keys.deadline_seconds.duration()))
+            Ok(OpenedSecrets {
+                store: Arc::new(Deadline::new(store, keys.deadline_seconds.duration())),
+                #[cfg(feature = "vault")]
+                vault: None,
+            })
         }
-    })
+        #[cfg(feature = "vault")]
+        SecretsConfig::Vault(keys) => {
+            const KEY: &str = "[backends.secrets]";
+            let local = || secrets::local::LocalSecrets::new(data_dir.to_owned());
+            let vault = crate::vault::Vault::connect(KEY, keys.server(), Arc::new(local()), data_dir).await?;
+            let kv = crate::vault::Kv::open(KEY, vault.clone(), &keys.mount).await?;
+            let (remember, deadline) = (keys.cache_seconds.duration(), keys.deadline_seconds.duration());
+            let store: Arc<dyn SecretStore> =
+                Arc::new(secrets::vault::VaultSecrets::new(local(), kv, remember, deadline));
+            Ok(OpenedSecrets { store: Arc::new(Deadline::new(store, deadline)), vault: Some(vault) })
+        }
+        #[cfg(not(feature = "vault"))]
+        SecretsConfig::Vault(keys) => Err(no_vault("[backends.secrets]", keys.address.as_deref())),
+    }
 }
 
+#[cfg_attr(not(feature = "vault"), expect(unused_variables, reason = "Vault alone uses the secret store"))]
 async fn open_credentials(
     config: &CredentialsConfig,
+    secrets: &OpenedSecrets,
     data_dir: &Path,
 ) -> Result<Arc<dyn CredentialStore>, OpenError> {
-    Ok(match config {
+    match config {
         CredentialsConfig::File(keys) => {
             let store: Arc<dyn CredentialStore> =
                 Arc::new(credentials::file::CredentialFile::open(data_dir.join(&keys.path)).await?);
-            Arc::new(Deadline::new(store, keys.deadline_seconds.duration()))
+            Ok(Arc::new(Deadline::new(store, keys.deadline_seconds.duration())))
         }
-    })
+        #[cfg(feature = "vault")]
+        CredentialsConfig::Vault(keys) => {
+            const KEY: &str = "[backends.credentials]";
+            let vault = match (&keys.address, &secrets.vault) {
+                (None, Some(shared)) => shared.clone(),
+                (Some(_), _) | (None, None) => {
+                    crate::vault::Vault::connect(KEY, keys.server(), secrets.store.clone(), data_dir).await?
+                }
+            };
+            let kv = crate::vault::Kv::open(KEY, vault, &keys.mount).await?;
+            let (remember, deadline) = (keys.cache_seconds.duration(), keys.deadline_seconds.duration());
+            let store: Arc<dyn CredentialStore> = Arc::new(
+                credentials::vault::VaultCredentials::open(kv, &keys.path, remember, deadline).await?,
+            );
+            Ok(Arc::new(Deadline::new(store, deadline)))
+        }
+        #[cfg(not(feature = "vault"))]
+        CredentialsConfig::Vault(keys) => Err(no_vault("[backends.credentials]", keys.address.as_deref())),
+    }
+}
+
+#[cfg(not(feature = "vault"))]
+fn no_vault(key: &'static str, address: Option<&str>) -> OpenError {
+    OpenError::Remote {
+        key,
+        address: address.unwrap_or("vault").to_owned(),
+        what: "this build has no Vault".to_owned(),
+        remedy: "use one with the feature `vault`, or another kind".to_owned(),
+    }
 }
 
 async fn open_blob(

@@ -3,6 +3,8 @@
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 pub(crate) mod local;
+#[cfg(feature = "vault")]
+pub(crate) mod vault;
 
 use async_trait::async_trait;
 use std::fmt;
@@ -46,8 +48,8 @@ pub enum SecretError {
         /// What to do.
         remedy: String,
     },
-    /// Not a reference we know.
-    #[error("{0:?} is not a secret reference: use env:NAME or file:PATH")]
+    /// Not a reference that this store knows. The sentence says what is one, and nothing of what was written.
+    #[error("{0}")]
     Malformed(String),
     /// The store can't be reached.
     #[error("the secret {reference} can't be read now: {why}")]
@@ -57,6 +59,20 @@ pub enum SecretError {
         /// Why.
         why: String,
     },
+}
+
+impl SecretError {
+    /// What is wrong with a reference, told without what might be a secret that somebody wrote in its place. `remedy` says
+    /// what is a reference here.
+    pub(crate) fn malformed(reference: &str, remedy: &str) -> Self {
+        let shown = match reference.split_once(':') {
+            Some((scheme, _)) if scheme.len() <= 16 && scheme.chars().all(|c| c.is_ascii_alphanumeric()) => {
+                format!("{scheme}:…")
+            }
+            Some(_) | None => "…".to_owned(),
+        };
+        Self::Malformed(format!("{shown:?} is not a secret reference: {remedy}"))
+    }
 }
 
 /// Resolves secret references.

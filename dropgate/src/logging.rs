@@ -58,7 +58,8 @@ pub(crate) fn start(config: &LogConfig) -> Result<(), String> {
         Ok(text) if !text.is_empty() => ("RUST_LOG", text),
         Ok(_) | Err(_) => ("log.filter", config.filter.clone()),
     };
-    let filter = EnvFilter::try_new(&text).map_err(|e| {
+    // The client of Vault reports every answer that is not a success as an error, also that a secret is not there.
+    let filter = EnvFilter::try_new(format!("vaultrs=off,rustify=off,{text}")).map_err(|e| {
         format!("{name}: {text:?} is not a filter: {e}; use for example warn,dropgate_gateway=debug")
     })?;
     let json = match config.format {

@@ -31,7 +31,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Worker(start) => roles(Roles::One(Role::Worker), &start, global),
         Command::Ops(start) => roles(Roles::One(Role::Ops), &start, global),
         Command::Config(command) => one_command(commands::config::run(&command, global)),
-        Command::Hostkey(command) => commands::hostkey::run(command, global),
+        Command::Hostkey(command) => one_command(commands::hostkey::run(command, global)),
         Command::Account(command) => one_command(commands::account::run(command, global)),
         Command::Uploads(command) => one_command(commands::uploads::run(command, global)),
         Command::Audit(command) => one_command(commands::audit::run(command, global)),

@@ -108,7 +108,7 @@ async fn serve(
 
     let mut drains = Vec::new();
     if let Some(identity) = gateway {
-        let (host_keys, made) = hostkey::load_or_make(config).await?;
+        let (host_keys, made) = hostkey::load_or_make(config, backends).await?;
         if roles == Roles::All {
             welcome.account = first::account(config, backends).await?;
         }

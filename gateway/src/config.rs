@@ -8,18 +8,32 @@ use std::{path::PathBuf, time::Duration};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GatewayConfig {
-    /// Directory of the SSH host keys, relative to the data directory. Default `hostkeys`.
-    pub host_keys: PathBuf,
+    /// Where the SSH host keys are: a directory, relative to the data directory, or a list of secret references, one for
+    /// each key. With references, several gateways present the same keys. Default `hostkeys`.
+    pub host_keys: HostKeySource,
     /// Where to listen, and how.
     pub listener: ListenerConfig,
     /// Bounds of uploads and sessions.
     pub uploads: UploadsConfig,
 }
 
+/// Where the SSH host keys are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "expected a directory, or a list of secret references such as [\"vault:dropgate/hostkeys#ed25519\"]"
+)]
+pub enum HostKeySource {
+    /// Files of this host; made on first start.
+    Directory(PathBuf),
+    /// Secrets that hold one private key each, in OpenSSH or PEM form. A gateway does not start without one of them.
+    References(Vec<String>),
+}
+
 impl Default for GatewayConfig {
     fn default() -> Self {
         Self {
-            host_keys: PathBuf::from("hostkeys"),
+            host_keys: HostKeySource::Directory(PathBuf::from("hostkeys")),
             listener: ListenerConfig::default(),
             uploads: UploadsConfig::default(),
         }

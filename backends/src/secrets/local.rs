@@ -35,18 +35,12 @@ impl SecretStore for LocalSecrets {
                     Err(SecretError::Unavailable { reference: named, why: e.to_string() })
                 })
             }
-            Some(_) | None => Err(SecretError::Malformed(scheme_of(reference))),
+            Some(("vault", _)) => Err(SecretError::malformed(
+                reference,
+                "use env:NAME or file:PATH; for vault:PATH#KEY, set kind = \"vault\" in [backends.secrets]",
+            )),
+            Some(_) | None => Err(SecretError::malformed(reference, "use env:NAME or file:PATH")),
         }
-    }
-}
-
-/// What is wrong with a reference, told without what might be a secret that somebody wrote in its place.
-fn scheme_of(reference: &str) -> String {
-    match reference.split_once(':') {
-        Some((scheme, _)) if scheme.len() <= 16 && scheme.chars().all(|c| c.is_ascii_alphanumeric()) => {
-            format!("{scheme}:…")
-        }
-        Some(_) | None => "…".to_owned(),
     }
 }
 
@@ -129,6 +123,7 @@ mod tests {
             ("hunter2", "use env:NAME or file:PATH"),
             ("hunter2:", "use env:NAME or file:PATH"),
             ("env:A B", "use env:NAME or file:PATH"),
+            ("vault:a#b", "set kind = \"vault\" in [backends.secrets]"),
         ] {
             let error = store.resolve(reference).await.unwrap_err().to_string();
             assert!(error.contains(expected), "{reference}: {error}");

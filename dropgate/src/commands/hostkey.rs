@@ -6,7 +6,11 @@ use crate::{
     config::{Config, Loaded},
 };
 use anyhow::{Context as _, bail};
-use dropgate_gateway::ssh::hostkey::{HostKey, HostKeyError, HostKeyKind, HostKeys};
+use dropgate_backends::Backends;
+use dropgate_gateway::{
+    config::HostKeySource,
+    ssh::hostkey::{HostKey, HostKeyError, HostKeyKind, HostKeys},
+};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -14,23 +18,33 @@ use std::path::{Path, PathBuf};
 ///
 /// # Errors
 /// What could not be done, and why.
-pub(crate) fn run(command: HostkeyCommand, global: &Global) -> anyhow::Result<()> {
+pub(crate) async fn run(command: HostkeyCommand, global: &Global) -> anyhow::Result<()> {
     let config = Loaded::read(global, &Start::default())?.config;
-    let directory = directory(&config);
     match command {
-        HostkeyCommand::Generate { kind, replace } => generate(&directory, kind, replace),
+        HostkeyCommand::Generate { kind, replace } => generate(&directory(&config)?, kind, replace),
         HostkeyCommand::Import { file, replace } => {
+            let directory = directory(&config)?;
             let key = HostKey::parse(&read_text(&file)?, &file)?;
             store(&key, &directory, replace)
         }
         HostkeyCommand::Show { host, json } => {
-            let keys = HostKeys::load(&directory)?;
-            if keys.keys().is_empty() {
-                bail!(
-                    "there is no host key in {}: the first start makes them, or `dropgate hostkey generate`",
-                    directory.display()
-                );
-            }
+            let keys = match &config.gateway.host_keys {
+                HostKeySource::Directory(path) => {
+                    let directory = config.data_dir.join(path);
+                    let keys = HostKeys::load(&directory)?;
+                    if keys.keys().is_empty() {
+                        bail!(
+                            "there is no host key in {}: the first start makes them, or `dropgate hostkey generate`",
+                            directory.display()
+                        );
+                    }
+                    keys
+                }
+                HostKeySource::References(references) => {
+                    let secrets = Backends::secrets(&config.backends, &config.data_dir).await?;
+                    HostKeys::resolve(references, secrets.as_ref()).await?
+                }
+            };
             let listen = config.gateway.listener.listen;
             let host = host.unwrap_or_else(|| listen.ip().to_string());
             if json.json {
@@ -45,9 +59,17 @@ pub(crate) fn run(command: HostkeyCommand, global: &Global) -> anyhow::Result<()
     }
 }
 
-/// Where the host keys are.
-pub(crate) fn directory(config: &Config) -> PathBuf {
-    config.data_dir.join(&config.gateway.host_keys)
+/// The directory of the host keys.
+fn directory(config: &Config) -> anyhow::Result<PathBuf> {
+    match &config.gateway.host_keys {
+        HostKeySource::Directory(path) => Ok(config.data_dir.join(path)),
+        HostKeySource::References(references) => bail!(
+            "host_keys of [gateway] names secrets ({}), which dropgate only reads: write the private key there, for example \
+             one made by `ssh-keygen -t ed25519 -N '' -f key`, with `vault kv patch -mount=secret dropgate/hostkeys \
+             ed25519=@key`",
+            references.join(", ")
+        ),
+    }
 }
 
 fn generate(directory: &Path, kind: Option<KeyKind>, replace: bool) -> anyhow::Result<()> {
@@ -119,13 +141,20 @@ fn as_json(key: &HostKey, host: &str, port: u16) -> Value {
     })
 }
 
-/// Loads the host keys, making them if there is none yet; says whether they were made.
+/// Loads the host keys, making them if they are files of this host and there is none yet; says whether they were made.
 ///
 /// # Errors
 /// If a key can't be read, made or stored.
-pub(crate) async fn load_or_make(config: &Config) -> anyhow::Result<(HostKeys, bool)> {
-    let directory = directory(config);
-    // Making an RSA key takes seconds of a processor.
-    let made = tokio::task::spawn_blocking(move || HostKeys::load_or_generate(&directory));
-    Ok(made.await.context("host keys")??)
+pub(crate) async fn load_or_make(config: &Config, backends: &Backends) -> anyhow::Result<(HostKeys, bool)> {
+    match &config.gateway.host_keys {
+        HostKeySource::Directory(path) => {
+            let directory = config.data_dir.join(path);
+            // Making an RSA key takes seconds of a processor.
+            let made = tokio::task::spawn_blocking(move || HostKeys::load_or_generate(&directory));
+            Ok(made.await.context("host keys")??)
+        }
+        HostKeySource::References(references) => {
+            Ok((HostKeys::resolve(references, backends.secrets.as_ref()).await?, false))
+        }
+    }
 }

@@ -18,6 +18,9 @@ pub(crate) fn is_secret(path: &str) -> bool {
         "token",
         "credential",
         "access_key",
+        "access_key_id",
+        "role_id",
+        "secret_id",
         "connection_string",
     ]
     .iter()

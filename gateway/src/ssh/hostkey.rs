@@ -10,6 +10,7 @@ use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der};
 use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, KeySize};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use dropgate_backends::{SecretError, SecretStore};
 use russh::keys::ssh_key::{Algorithm, EcdsaCurve, HashAlg, LineEnding, PrivateKey};
 
 use super::AlgorithmProfile;
@@ -79,8 +80,23 @@ pub enum HostKeyError {
     /// The cryptographic library could not make a key.
     #[error("generating a {0} host key failed")]
     Generation(&'static str),
+    /// A secret with a key could not be read.
+    #[error("host key: {0}")]
+    Secret(#[from] SecretError),
+    /// Two secrets hold keys of one kind.
+    #[error(
+        "host key {reference}: it is of the same kind as {other}; name one key of each kind in host_keys"
+    )]
+    Twice {
+        /// The reference of the second.
+        reference: String,
+        /// The reference of the first.
+        other: String,
+    },
     /// No key is left that the listener's algorithm profile offers.
-    #[error("no host key for the algorithm profile in {path}; run `dropgate hostkey generate`")]
+    #[error(
+        "no host key for the algorithm profile in {path}; run `dropgate hostkey generate`, or name one in host_keys"
+    )]
     NoneUsable {
         /// The directory of the keys.
         path: PathBuf,
@@ -288,6 +304,31 @@ impl HostKeys {
         Ok((found, true))
     }
 
+    /// The keys behind secret references, in the order Ed25519, RSA, ECDSA.
+    ///
+    /// # Errors
+    /// Any secret that is missing, can't be read or holds no suitable key is an error: starting with fewer keys than
+    /// yesterday would look to partners like an attack.
+    pub async fn resolve(references: &[String], secrets: &dyn SecretStore) -> Result<Self, HostKeyError> {
+        let mut keys: Vec<(HostKey, &String)> = Vec::new();
+        for reference in references {
+            let secret = secrets.resolve(reference).await?;
+            let path = Path::new(reference);
+            let text = std::str::from_utf8(secret.expose()).map_err(|_| HostKeyError::Malformed {
+                path: path.to_owned(),
+                reason: "not a text".to_owned(),
+            })?;
+            let key = HostKey::parse(text, path)?;
+            if let Some((_, other)) = keys.iter().find(|(other, _)| other.file_name == key.file_name) {
+                return Err(HostKeyError::Twice { reference: reference.clone(), other: (*other).clone() });
+            }
+            keys.push((key, reference));
+        }
+        keys.sort_by_key(|(key, _)| Self::FILES.iter().position(|name| *name == key.file_name));
+        let keys = keys.into_iter().map(|(key, _)| key).collect();
+        Ok(Self { keys, directory: PathBuf::from(format!("[{}]", references.join(", "))) })
+    }
+
     /// Keys made for one process and stored nowhere: for tests and benches.
     pub fn from_keys(keys: Vec<HostKey>) -> Self {
         Self { keys, directory: PathBuf::new() }
@@ -401,6 +442,31 @@ mod tests {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
         std::fs::write(&path, "not a key").unwrap();
         assert!(matches!(HostKeys::load(directory.path()), Err(HostKeyError::Malformed { .. })));
+    }
+
+    #[tokio::test]
+    async fn references_lead_to_keys_and_one_of_each_kind_is_asked_for() {
+        let data = tempfile::tempdir().unwrap();
+        let made = HostKey::generate(HostKeyKind::Ed25519).unwrap();
+        made.store(data.path(), false).unwrap();
+        std::fs::write(data.path().join("other"), "not a key").unwrap();
+        let secrets = dropgate_backends::Backends::secrets(&Default::default(), data.path()).await.unwrap();
+        let resolve = async |references: &[&str]| {
+            let references: Vec<String> = references.iter().map(|name| format!("file:{name}")).collect();
+            HostKeys::resolve(&references, secrets.as_ref()).await.map_err(|e| e.to_string())
+        };
+        let found = resolve(&["ssh_host_ed25519_key"]).await.unwrap();
+        assert_eq!(found.keys()[0].fingerprint_sha256(), made.fingerprint_sha256());
+        for (references, expected) in [
+            (&["missing"][..], "the secret file:missing does not exist"),
+            (&["other"], "host key file:other: not a private key"),
+            (&["ssh_host_ed25519_key"; 2], "of the same kind as file:ssh_host_ed25519_key"),
+        ] {
+            let error = resolve(references).await.unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
+        let none = resolve(&[]).await.unwrap().for_profile(AlgorithmProfile::default()).unwrap_err();
+        assert!(none.to_string().contains("name one in host_keys"), "{none}");
     }
 
     #[test]
