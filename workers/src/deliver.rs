@@ -8,6 +8,8 @@
 
 mod directory;
 mod part;
+#[cfg(feature = "s3")]
+mod s3;
 pub(crate) mod sftp;
 mod source;
 
@@ -18,6 +20,7 @@ use crate::{
     failpoint::Failpoints,
 };
 use async_trait::async_trait;
+use bytes::Bytes;
 use dropgate_backends::Backends;
 use dropgate_schemas::{
     content::ContentType,
@@ -98,6 +101,8 @@ pub(crate) struct Staged {
     pub(crate) name: String,
     /// How they were compared.
     pub(crate) verified_by: VerifiedBy,
+    /// Small bytes that are sent only by the finishing call, for stores that have no place for them before it.
+    pub(crate) kept: Option<Bytes>,
 }
 
 /// Where a delivered file lies, for its receipt.
@@ -172,6 +177,11 @@ pub(crate) trait Destination: Send + Sync {
 
     /// Removes what earlier claims left under their temporary names.
     async fn discard(&self, target: &Target, epochs: Range<u64>) -> Result<(), DeliverError>;
+
+    /// [`Self::discard`] for a delivery that is over, when others may be under way under its key.
+    async fn discard_later(&self, target: &Target, epochs: Range<u64>) -> Result<(), DeliverError> {
+        self.discard(target, epochs).await
+    }
 }
 
 /// What adapters are made with.
@@ -188,6 +198,16 @@ pub(crate) fn open(
     Ok(match config {
         DestinationConfig::Directory(keys) => Arc::new(directory::Directory::new(keys, around.data_dir)),
         DestinationConfig::Sftp(keys) => Arc::new(sftp::Sftp::new(keys, around.backends.secrets.clone())?),
+        #[cfg(feature = "s3")]
+        DestinationConfig::S3(keys) => Arc::new(s3::S3::new(keys, around.backends.secrets.clone())),
+        #[cfg(not(feature = "s3"))]
+        DestinationConfig::S3(keys) => {
+            return Err(Problem::new(
+                format!("destination {:?}", keys.name.as_str()),
+                "this build has no S3",
+                "use one with the feature `s3`, or another kind",
+            ));
+        }
     })
 }
 

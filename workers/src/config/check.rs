@@ -1,6 +1,6 @@
 //! What the types can't check: names that refer to each other, patterns, templates, values that need each other.
 
-use super::{DestinationConfig, RouteConfig, SftpConfig, WorkersConfig};
+use super::{DestinationConfig, RouteConfig, S3Config, SftpConfig, WorkersConfig};
 use crate::{
     deliver::sftp::hostkey::Pins,
     route::{Routes, template::Template},
@@ -78,6 +78,7 @@ pub fn check(
                 }
             }
             DestinationConfig::Sftp(sftp) => check_sftp(sftp, key, &mut problems),
+            DestinationConfig::S3(s3) => check_s3(s3, key, &mut problems),
         }
     }
     for (at, route) in routes.iter().enumerate() {
@@ -138,16 +139,7 @@ fn check_sftp(sftp: &SftpConfig, key: impl Fn(&str) -> String, problems: &mut Ve
     for (field, reference) in
         [("password", &sftp.password), ("private_key", &sftp.private_key), ("passphrase", &sftp.passphrase)]
     {
-        if let Some(reference) = reference
-            && !["env:", "file:", "vault:"].iter().any(|scheme| reference.starts_with(scheme))
-        {
-            // The value is not repeated: it may be the secret itself.
-            problems.push(Problem::new(
-                key(field),
-                "it is not a secret reference",
-                "secrets are never written into the config: use \"env:NAME\" or \"file:PATH\"",
-            ));
-        }
+        check_reference(key(field), reference.as_deref(), problems);
     }
     if sftp.host_keys.is_empty() {
         problems.push(Problem::new(
@@ -165,6 +157,71 @@ fn check_sftp(sftp: &SftpConfig, key: impl Fn(&str) -> String, problems: &mut Ve
     }
     if sftp.path.contains('\0') {
         problems.push(Problem::new(key("path"), "it has a NUL character", "remove it"));
+    }
+}
+
+/// Whether what stands where a secret is needed is a reference to one.
+fn check_reference(key: String, reference: Option<&str>, problems: &mut Vec<Problem>) {
+    if let Some(reference) = reference
+        && !["env:", "file:", "vault:"].iter().any(|scheme| reference.starts_with(scheme))
+    {
+        // The value is not repeated: it may be the secret itself.
+        problems.push(Problem::new(
+            key,
+            "it is not a secret reference",
+            "secrets are never written into the config: use \"env:NAME\", \"file:PATH\" or \"vault:PATH#KEY\"",
+        ));
+    }
+}
+
+fn check_s3(s3: &S3Config, key: impl Fn(&str) -> String, problems: &mut Vec<Problem>) {
+    let mut problem = |field: &str, what: &str, remedy: &str| {
+        problems.push(Problem::new(key(field), what, remedy));
+    };
+    if s3.bucket.is_empty() || s3.bucket.contains(['/', ':', ' ']) {
+        problem(
+            "bucket",
+            "it is not the name of a bucket",
+            "name the bucket alone, and set prefix for what keys begin with",
+        );
+    }
+    if s3.prefix.starts_with('/') || s3.prefix.split('/').any(|part| matches!(part, "." | "..")) {
+        problem("prefix", "it begins with / or has . or .. in it", "use something like incoming/partners");
+    }
+    if let Some(endpoint) = &s3.endpoint
+        && !["http://", "https://"].iter().any(|scheme| endpoint.starts_with(scheme))
+    {
+        problem("endpoint", "it is not an address", "use something like https://minio.example.com");
+    }
+    if s3.access_key_id.is_some() != s3.secret_access_key.is_some() {
+        problem(
+            "access_key_id",
+            "access_key_id and secret_access_key go together",
+            "set both, or neither for the credentials of the environment",
+        );
+    }
+    if s3.session_token.is_some() && s3.access_key_id.is_none() {
+        problem(
+            "session_token",
+            "it belongs to an access key",
+            "set access_key_id and secret_access_key too",
+        );
+    }
+    if s3.access_key_id.is_some() && s3.region.is_none() && s3.endpoint.is_none() {
+        problem("region", "there is none", "set it to the region of the bucket, such as eu-central-1");
+    }
+    if !(5 << 20..=512 << 20).contains(&s3.part_bytes) {
+        problem("part_bytes", "it is out of range", "use 5242880 (5 MiB) to 536870912 (512 MiB)");
+    }
+    if !(1..=64).contains(&s3.parts_in_flight) {
+        problem("parts_in_flight", "it is out of range", "use 1 to 64");
+    }
+    for (field, reference) in [
+        ("access_key_id", &s3.access_key_id),
+        ("secret_access_key", &s3.secret_access_key),
+        ("session_token", &s3.session_token),
+    ] {
+        check_reference(key(field), reference.as_deref(), problems);
     }
 }
 

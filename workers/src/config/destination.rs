@@ -11,6 +11,8 @@ pub enum DestinationConfig {
     Directory(DirectoryConfig),
     /// `kind = "sftp"`: an SFTP server.
     Sftp(SftpConfig),
+    /// `kind = "s3"`: a bucket of an S3 store.
+    S3(S3Config),
 }
 
 impl DestinationConfig {
@@ -20,6 +22,7 @@ impl DestinationConfig {
         match self {
             Self::Directory(d) => &d.name,
             Self::Sftp(d) => &d.name,
+            Self::S3(d) => &d.name,
         }
     }
     /// Its kind.
@@ -28,6 +31,7 @@ impl DestinationConfig {
         match self {
             Self::Directory(_) => DestinationKind::Directory,
             Self::Sftp(_) => DestinationKind::Sftp,
+            Self::S3(_) => DestinationKind::S3,
         }
     }
     /// Deliveries to it at a time, where it says so itself.
@@ -36,6 +40,7 @@ impl DestinationConfig {
         match self {
             Self::Directory(d) => d.parallel,
             Self::Sftp(d) => d.parallel,
+            Self::S3(d) => d.parallel,
         }
     }
 }
@@ -120,6 +125,58 @@ pub struct SftpConfig {
     pub idle_seconds: Seconds,
 }
 
+/// A `[[destination]]` with `kind = "s3"`. Keys below the prefix belong to Dropgate: unfinished uploads in parts under a key
+/// that it delivers to are aborted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct S3Config {
+    /// Name by which routes choose it.
+    pub name: DestinationName,
+    /// The bucket. It must be there.
+    pub bucket: String,
+    /// What keys begin with, without the `/` that follows. Default: nothing.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub prefix: String,
+    /// The region. Default: what the environment says, or `us-east-1` where `access_key_id` is set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// Address of the store, for others than Amazon's: `https://minio.example.com`. Default: Amazon's for the region.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// Whether the bucket is part of the path and not of the host name; most stores of one's own want that. Default: false.
+    #[serde(default)]
+    pub path_style: bool,
+    /// Secret reference of the access key id. Default: the credentials that the environment has (variables, profile, role).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_key_id: Option<String>,
+    /// Secret reference of the secret access key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_access_key: Option<String>,
+    /// Secret reference of a session token, where the key has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_token: Option<String>,
+    /// Files up to so many bytes are put in one request, larger ones in parts of this size, or larger where there would be
+    /// more than 10,000. At least 5 MiB. Default: 8388608 (8 MiB).
+    #[serde(default = "part_bytes")]
+    pub part_bytes: u64,
+    /// Parts of one file that are under way at a time. With the one that is filled they are in memory. Default: 3.
+    #[serde(default = "parts_in_flight")]
+    pub parts_in_flight: usize,
+    /// Files up to so many bytes are read back where the store knows no checksum of them; larger ones are compared by size.
+    /// Default: 268435456 (256 MiB).
+    #[serde(default = "read_back_bytes")]
+    pub read_back_bytes: u64,
+    /// Deliveries at a time. Default: `workers.parallel_per_destination`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parallel: Option<usize>,
+    /// Longest wait for a connection. Default: 20.
+    #[serde(default = "twenty")]
+    pub connect_seconds: Seconds,
+    /// Longest wait for one request, a part's bytes included. Default: 60.
+    #[serde(default = "sixty")]
+    pub deadline_seconds: Seconds,
+}
+
 impl DirectoryConfig {
     /// The embedded default: `delivered` in the data directory.
     #[must_use]
@@ -150,6 +207,12 @@ fn yes() -> bool {
 }
 fn read_back_bytes() -> u64 {
     256 << 20
+}
+fn part_bytes() -> u64 {
+    8 << 20
+}
+fn parts_in_flight() -> usize {
+    3
 }
 fn twenty() -> Seconds {
     Seconds::from(20)

@@ -114,6 +114,53 @@ fn every_mistake_is_named_with_its_key() {
 }
 
 #[test]
+fn every_mistake_of_a_bucket_is_named_with_its_key() {
+    let good = r#"
+[[destination]]
+name = "lake"
+kind = "s3"
+bucket = "partners"
+prefix = "incoming"
+region = "eu-central-1"
+access_key_id = "vault:dropgate/lake#id"
+secret_access_key = "vault:dropgate/lake#key"
+"#;
+    assert_eq!(problems(good), Vec::<String>::new());
+    for (from, to, expected) in [
+        (
+            "\"partners\"",
+            "\"partners/in\"",
+            "destination[1].bucket: it is not the name of a bucket; name the bucket alone",
+        ),
+        ("\"incoming\"", "\"/in\"", "destination[1].prefix: it begins with /"),
+        ("\"incoming\"", "\"a/../b\"", "destination[1].prefix: it begins with /"),
+        ("region = \"eu-central-1\"", "", "destination[1].region: there is none; set it"),
+        (
+            "region = \"eu-central-1\"",
+            "endpoint = \"minio\"",
+            "destination[1].endpoint: it is not an address",
+        ),
+        (
+            "secret_access_key = \"vault:dropgate/lake#key\"",
+            "",
+            "destination[1].access_key_id: access_key_id and secret_access_key go together",
+        ),
+        (
+            "vault:dropgate/lake#key",
+            "hunter2",
+            "destination[1].secret_access_key: it is not a secret reference",
+        ),
+        ("region =", "part_bytes = 1000\nregion =", "destination[1].part_bytes: it is out of range"),
+        ("region =", "parts_in_flight = 0\nregion =", "destination[1].parts_in_flight: it is out of range"),
+    ] {
+        let text = good.replace(from, to);
+        assert_ne!(text, good, "{from}");
+        let found = problems(&text).join("\n");
+        assert!(found.contains(expected) && !found.contains("hunter2"), "{expected}: {found}");
+    }
+}
+
+#[test]
 fn a_secret_in_clear_is_refused_and_not_repeated() {
     let text = GOOD.replace("private_key = \"file:/etc/dropgate/bank.key\"", "password = \"hunter2\"");
     let found = problems(&text).join("\n");

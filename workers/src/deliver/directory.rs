@@ -156,7 +156,7 @@ impl Destination for Directory {
             Err(DeliverError::Digest(mismatch(tree, found, size, sha256)))
         })
         .await?;
-        Ok(Staged { name: staged, verified_by: VerifiedBy::Sha256Readback })
+        Ok(Staged { name: staged, verified_by: VerifiedBy::Sha256Readback, kept: None })
     }
 
     async fn finish(&self, target: &Target, staged: &Staged) -> Result<(), DeliverError> {
@@ -197,7 +197,11 @@ impl Destination for Directory {
             })
             .await?;
         Ok(match found {
-            Err(true) => Recovered::Staged(Staged { name: staged, verified_by: VerifiedBy::Sha256Readback }),
+            Err(true) => Recovered::Staged(Staged {
+                name: staged,
+                verified_by: VerifiedBy::Sha256Readback,
+                kept: None,
+            }),
             Err(false) => Recovered::Again,
             Ok(found) if found == Some((size, sha256)) => {
                 Recovered::Done(self.proof(target, VerifiedBy::Sha256Readback))

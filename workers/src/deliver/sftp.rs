@@ -168,7 +168,7 @@ impl Destination for Sftp {
             };
             if look(&staged).await?.is_some() {
                 return Ok(match self.compare(&connection, &staged, target).await? {
-                    Ok(verified_by) => Recovered::Staged(Staged { name: part, verified_by }),
+                    Ok(verified_by) => Recovered::Staged(Staged { name: part, verified_by, kept: None }),
                     Err(_) => Recovered::Again,
                 });
             }
@@ -178,7 +178,7 @@ impl Destination for Sftp {
             }
             Ok(match self.compare(&connection, &path, target).await? {
                 Ok(verified_by) => {
-                    let staged = Staged { name: part, verified_by };
+                    let staged = Staged { name: part, verified_by, kept: None };
                     Recovered::Done(self.proof(&connection, target, &staged))
                 }
                 Err(found) => Recovered::Gone(found),

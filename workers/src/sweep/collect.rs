@@ -82,7 +82,7 @@ impl Collection {
         let Some(permit) = lane.probe() else { return };
         match lane
             .destination
-            .discard(&target, delivery.epoch.saturating_sub(32).max(1)..delivery.epoch + 1)
+            .discard_later(&target, delivery.epoch.saturating_sub(32).max(1)..delivery.epoch + 1)
             .await
         {
             Ok(()) => {

@@ -47,7 +47,7 @@ impl Sftp {
             self.compare(connection, &path, target).await?.map_err(DeliverError::Digest)
         };
         match staged.await {
-            Ok(verified_by) => Ok(Staged { name, verified_by }),
+            Ok(verified_by) => Ok(Staged { name, verified_by, kept: None }),
             Err(error) => {
                 if !connection.client.is_closed()
                     && let Err(error) = connection.client.remove(&path).await

@@ -14,13 +14,9 @@ use std::path::Path;
 
 /// A destination that is there only if somebody mounts it.
 fn mounted(name: &str, path: &Path) -> DestinationConfig {
-    match directory(name, path) {
-        DestinationConfig::Directory(mut keys) => {
-            keys.create = false;
-            DestinationConfig::Directory(keys)
-        }
-        DestinationConfig::Sftp(_) => unreachable!(),
-    }
+    let DestinationConfig::Directory(mut keys) = directory(name, path) else { unreachable!() };
+    keys.create = false;
+    DestinationConfig::Directory(keys)
 }
 
 /// Changes a byte of the one temporary file below a directory.
