@@ -4,11 +4,13 @@
 //! The client retries nothing by itself: [`Container::patiently`] does, so that it knows whether an earlier try of the same
 //! call may have had its effect. A SAS is put on a request below everything that logs (see `transport`).
 
+mod blob;
 mod failure;
 pub(crate) mod sas;
 mod signer;
 mod transport;
 
+pub use blob::{Condition, Finished, Part, Properties};
 pub use failure::{Cause, Failure};
 
 use crate::{
@@ -23,7 +25,7 @@ use azure_identity::{
     DeveloperToolsCredential, ManagedIdentityCredential, ManagedIdentityCredentialOptions, UserAssignedId,
     WorkloadIdentityCredential, WorkloadIdentityCredentialOptions,
 };
-use azure_storage_blob::{BlobClient, BlobContainerClient, BlobContainerClientOptions};
+use azure_storage_blob::{BlobContainerClient, BlobContainerClientOptions};
 use signer::Signer;
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 use tokio::time::Instant;
@@ -135,22 +137,15 @@ impl Container {
     }
 
     /// A client of the container itself.
-    #[must_use]
-    pub fn client(&self) -> &BlobContainerClient {
+    pub(crate) fn client(&self) -> &BlobContainerClient {
         &self.client
-    }
-
-    /// A client of one blob.
-    #[must_use]
-    pub fn blob(&self, name: &str) -> BlobClient {
-        self.client.blob_client(name)
     }
 
     /// Makes a call, and makes it again while the service is busy or can't be reached and time is left.
     ///
     /// # Errors
     /// [`Failure`] of the last try. [`Failure::unsure`] if an earlier one may have had its effect.
-    pub async fn patiently<T, F>(&self, call: impl Fn() -> F + Send) -> Result<T, Failure>
+    pub(crate) async fn patiently<T, F>(&self, call: impl Fn() -> F + Send) -> Result<T, Failure>
     where
         F: Future<Output = azure_core::Result<T>> + Send,
     {

@@ -18,17 +18,12 @@ mod writer;
 
 use super::{BlobError, BlobReader, BlobStore, BlobWriter, Space};
 use crate::{
-    azure::{Cause, Container, Failure, Limits},
+    azure::{Cause, Condition, Container, Failure, Finished, Limits},
     config::BlobAzureConfig,
     open::OpenError,
     secrets::SecretStore,
 };
 use async_trait::async_trait;
-use azure_core::http::{Etag, RequestContent, XmlFormat};
-use azure_storage_blob::models::{
-    BlobClientDeleteOptions, BlockBlobClientCommitBlockListOptions,
-    BlockBlobClientCommitBlockListResultHeaders as _, BlockLookupList, DeleteSnapshotsOptionType,
-};
 use bytes::Bytes;
 use dropgate_schemas::{id::BlobId, upload::StagedBlob};
 use flights::Flights;
@@ -127,13 +122,8 @@ impl BlobAzure {
 
     /// Writes one uncommitted block that nobody reads: all that a credential for writing can be asked to prove.
     async fn probe(&self) -> Result<(), Failure> {
-        let client = self.container.blob(&format!("{}dropgate-check", self.prefix)).block_blob_client();
-        let id = block_id(0, 0);
-        self.container
-            .patiently(|| async {
-                client.stage_block(&id, 1, RequestContent::from(vec![b'.']), None).await.map(|_| ())
-            })
-            .await
+        let name = format!("{}dropgate-check", self.prefix);
+        self.container.put_block(&name, &block_id(0, 0), Bytes::from_static(b".")).await
     }
 
     /// Commits a list of blocks if `condition` holds; answers with the new ETag.
@@ -144,50 +134,14 @@ impl BlobAzure {
         condition: &Condition,
         state: &str,
     ) -> Result<Option<String>, Failure> {
-        let client = self.container.blob(&self.name(blob)).block_blob_client();
-        let list = BlockLookupList { latest: Some(blocks), ..BlockLookupList::default() };
-        let list: RequestContent<BlockLookupList, XmlFormat> =
-            list.try_into().map_err(|e| Failure::of(self.container.address(), &e))?;
-        let (if_match, if_none_match) = match condition {
-            Condition::NothingThere => (None, Some(Etag::from("*"))),
-            Condition::Tag(tag) => (Some(Etag::from(tag.clone())), None),
-        };
-        let options = BlockBlobClientCommitBlockListOptions {
-            if_match,
-            if_none_match,
-            metadata: Some(HashMap::from([(STATE.to_owned(), state.to_owned())])),
-            ..BlockBlobClientCommitBlockListOptions::default()
-        };
-        self.container
-            .patiently(|| {
-                let call = client.commit_block_list(list.clone(), Some(options.clone()));
-                async move { call.await?.etag() }
-            })
-            .await
-            .map(|tag| tag.map(|tag| tag.to_string()))
+        let finished =
+            Finished { metadata: HashMap::from([(STATE.to_owned(), state.to_owned())]), content_type: None };
+        self.container.commit(&self.name(blob), blocks, condition, &finished).await
     }
 
     async fn delete_committed(&self, blob: BlobId) -> Result<bool, BlobError> {
-        let client = self.container.blob(&self.name(blob));
-        let options = BlobClientDeleteOptions {
-            delete_snapshots: Some(DeleteSnapshotsOptionType::Include),
-            ..BlobClientDeleteOptions::default()
-        };
-        match self.container.patiently(|| client.delete(Some(options.clone()))).await {
-            Ok(_) => Ok(true),
-            Err(failure) if failure.cause == Cause::NotFound => Ok(false),
-            Err(failure) => Err(to_error(blob, failure)),
-        }
+        self.container.delete(&self.name(blob), None).await.map_err(|failure| to_error(blob, failure))
     }
-}
-
-/// What has to hold for a list of blocks to be committed.
-#[derive(Clone, Debug)]
-enum Condition {
-    /// Nothing was committed so far.
-    NothingThere,
-    /// What is committed has this ETag.
-    Tag(String),
 }
 
 /// Names of blocks: all of one width, as the service wants it; no owner can write another's.
@@ -273,11 +227,6 @@ impl BlobStore for BlobAzure {
             | Cause::Other => BlobError::Rejected(failure.what),
         })
     }
-}
-
-/// A block as the body of a request, not copied.
-fn body(block: Bytes) -> RequestContent<Bytes, azure_core::http::NoFormat> {
-    block.into()
 }
 
 #[cfg(test)]

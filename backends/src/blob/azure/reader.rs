@@ -3,18 +3,11 @@
 
 use super::{BLOCK_SIZE, BlobAzure, SEALED, STATE, to_error};
 use crate::{
-    azure::{Cause, Failure},
+    azure::{Cause, Properties},
     blob::{BlobError, BlobReader},
 };
-use azure_core::http::{Etag, headers::Headers};
-use azure_storage_blob::{
-    BlobClient,
-    models::{BlobClientDownloadOptions, HttpRange},
-};
-use bytes::Bytes;
 use dropgate_schemas::id::BlobId;
 use futures::{StreamExt as _, stream};
-use std::num::NonZero;
 use tokio_util::task::AbortOnDropHandle;
 
 /// Bytes of one range.
@@ -22,19 +15,10 @@ const PIECE: u64 = BLOCK_SIZE as u64;
 /// Ranges on the way or waiting at a time.
 const AHEAD: usize = 2;
 
-/// One range as it came.
-struct Answer {
-    bytes: Bytes,
-    /// Bytes of the whole blob.
-    total: u64,
-    tag: Option<Etag>,
-    sealed: bool,
-}
-
 pub(super) async fn open(store: &BlobAzure, blob: BlobId, offset: u64) -> Result<BlobReader, BlobError> {
     // One byte earlier, since nothing can be asked for at the end.
     let from = offset.saturating_sub(1);
-    let first = match fetch(store, blob, from, from + PIECE, None).await {
+    let first = match store.container.part(&store.name(blob), from, from + PIECE, None).await {
         Ok(first) => first,
         Err(failure) if failure.cause == Cause::Range => {
             let what = format!("it was to be read from byte {offset}, which lies behind its end");
@@ -42,10 +26,10 @@ pub(super) async fn open(store: &BlobAzure, blob: BlobId, offset: u64) -> Result
         }
         Err(failure) => return Err(to_error(blob, failure)),
     };
-    if !first.sealed {
+    let Properties { size: total, tag, metadata } = first.properties;
+    if metadata.get(STATE).is_none_or(|state| state != SEALED) {
         return Err(BlobError::NotFound(blob));
     }
-    let (total, tag) = (first.total, first.tag);
     if offset > total {
         let what = format!("it was to be read from byte {offset} and has {total}");
         return Err(BlobError::Corrupt { blob, what });
@@ -59,7 +43,7 @@ pub(super) async fn open(store: &BlobAzure, blob: BlobId, offset: u64) -> Result
             let (store, tag) = (store.clone(), tag.clone());
             let end = (start + PIECE).min(total);
             AbortOnDropHandle::new(tokio::spawn(async move {
-                let answer = fetch(&store, blob, start, end, tag).await;
+                let answer = store.container.part(&store.name(blob), start, end, Some(&tag)).await;
                 let answer = answer.map_err(|failure| match failure.cause {
                     Cause::Conflict | Cause::Range => {
                         BlobError::Corrupt { blob, what: "it was replaced while it was read".to_owned() }
@@ -85,39 +69,4 @@ pub(super) async fn open(store: &BlobAzure, blob: BlobId, offset: u64) -> Result
         .map(|piece| piece.unwrap_or_else(|e| Err(BlobError::Unavailable(format!("a read ended: {e}")))));
     let head = stream::iter((!head.is_empty()).then_some(Ok(head)));
     Ok(head.chain(rest).boxed())
-}
-
-async fn fetch(
-    store: &BlobAzure,
-    blob: BlobId,
-    start: u64,
-    end: u64,
-    tag: Option<Etag>,
-) -> Result<Answer, Failure> {
-    let client = store.container.blob(&store.name(blob));
-    store.container.patiently(|| range(&client, start, end, tag.clone())).await
-}
-
-async fn range(client: &BlobClient, start: u64, end: u64, tag: Option<Etag>) -> azure_core::Result<Answer> {
-    let options = BlobClientDownloadOptions {
-        range: Some(HttpRange::new(start, end - start)),
-        if_match: tag,
-        // One request: what is asked for is one part.
-        parallel: NonZero::new(1),
-        partition_size: NonZero::new(BLOCK_SIZE),
-        ..BlobClientDownloadOptions::default()
-    };
-    let response = client.download(Some(options)).await?;
-    let total = total(&response.headers);
-    let sealed =
-        response.properties.metadata.iter().any(|(k, v)| k.eq_ignore_ascii_case(STATE) && v == SEALED);
-    let tag = response.properties.etag.clone();
-    let bytes = response.body.collect().await?;
-    Ok(Answer { total: total.unwrap_or(start + bytes.len() as u64), bytes, tag, sealed })
-}
-
-/// The number behind the slash of `Content-Range: bytes 0-99/1234`; none for an answer that is the whole blob.
-fn total(headers: &Headers) -> Option<u64> {
-    let range = headers.get_optional_str(&"content-range".into())?;
-    range.rsplit_once('/')?.1.parse().ok()
 }

@@ -1,12 +1,11 @@
 //! Writing one blob: several blocks on the way at a time, and a list of them at the end.
 
-use super::{BlobAzure, Condition, OPEN, SEALED, block_id, body, to_error};
+use super::{BlobAzure, OPEN, SEALED, block_id, to_error};
 use crate::{
-    azure::{Cause, Failure, MAX_BLOCKS, crc64},
+    azure::{Cause, Condition, Failure, MAX_BLOCKS},
     blob::{BlobError, BlobWriter},
 };
 use async_trait::async_trait;
-use azure_storage_blob::models::BlockBlobClientStageBlockOptions;
 use bytes::Bytes;
 use dropgate_schemas::{
     id::BlobId,
@@ -171,17 +170,9 @@ impl BlobWriter for Writer {
             let length = block.len() as u64;
             let id = block_id(self.epoch, self.next(length)?);
             let (store, flight) = (self.store.clone(), self.store.flights.begin(self.blob));
-            let client = store.container.blob(&store.name(self.blob)).block_blob_client();
+            let name = store.name(self.blob);
             self.in_flight.spawn(async move {
-                let options = BlockBlobClientStageBlockOptions {
-                    transactional_content_crc64: Some(crc64(&block)),
-                    ..BlockBlobClientStageBlockOptions::default()
-                };
-                let call = || async {
-                    let block = body(block.clone());
-                    client.stage_block(&id, length, block, Some(options.clone())).await.map(|_| ())
-                };
-                let staged = store.container.patiently(call).await;
+                let staged = store.container.put_block(&name, &id, block).await;
                 drop(flight);
                 staged
             });
