@@ -6,7 +6,7 @@ mod route;
 mod seconds;
 
 pub use check::{Problem, check, check_accounts};
-pub use destination::{DestinationConfig, DirectoryConfig, Mode, S3Config, SftpConfig};
+pub use destination::{AzureConfig, DestinationConfig, DirectoryConfig, Mode, S3Config, SftpConfig};
 pub use route::{OneOrMany, RouteConfig};
 pub use seconds::Seconds;
 

@@ -6,6 +6,8 @@
 //! [`Destination::verify`] looks at what is there. After a crash past the record, [`Destination::recover`] finds out how
 //! far it went.
 
+#[cfg(feature = "azure")]
+mod azure;
 mod directory;
 mod part;
 #[cfg(feature = "s3")]
@@ -198,6 +200,16 @@ pub(crate) fn open(
     Ok(match config {
         DestinationConfig::Directory(keys) => Arc::new(directory::Directory::new(keys, around.data_dir)),
         DestinationConfig::Sftp(keys) => Arc::new(sftp::Sftp::new(keys, around.backends.secrets.clone())?),
+        #[cfg(feature = "azure")]
+        DestinationConfig::Azure(keys) => Arc::new(azure::Azure::new(keys, around.backends.secrets.clone())?),
+        #[cfg(not(feature = "azure"))]
+        DestinationConfig::Azure(keys) => {
+            return Err(Problem::new(
+                format!("destination {:?}", keys.name.as_str()),
+                "this build has no Azure Blob",
+                "use one with the feature `azure`, or another kind",
+            ));
+        }
         #[cfg(feature = "s3")]
         DestinationConfig::S3(keys) => Arc::new(s3::S3::new(keys, around.backends.secrets.clone())),
         #[cfg(not(feature = "s3"))]

@@ -79,6 +79,11 @@ pub fn check(
             }
             DestinationConfig::Sftp(sftp) => check_sftp(sftp, key, &mut problems),
             DestinationConfig::S3(s3) => check_s3(s3, key, &mut problems),
+            DestinationConfig::Azure(azure) => {
+                if let Err(mistake) = azure.keys().place() {
+                    problems.push(Problem::new(key(mistake.key), mistake.what, mistake.remedy));
+                }
+            }
         }
     }
     for (at, route) in routes.iter().enumerate() {

@@ -1,4 +1,5 @@
 use super::Seconds;
+use dropgate_backends::config::{AzureIdentity, AzureKeys};
 use dropgate_schemas::{account::DestinationName, delivery::DestinationKind};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::path::PathBuf;
@@ -13,6 +14,8 @@ pub enum DestinationConfig {
     Sftp(SftpConfig),
     /// `kind = "s3"`: a bucket of an S3 store.
     S3(S3Config),
+    /// `kind = "azure"`: a container of Azure Blob.
+    Azure(AzureConfig),
 }
 
 impl DestinationConfig {
@@ -23,6 +26,7 @@ impl DestinationConfig {
             Self::Directory(d) => &d.name,
             Self::Sftp(d) => &d.name,
             Self::S3(d) => &d.name,
+            Self::Azure(d) => &d.name,
         }
     }
     /// Its kind.
@@ -32,6 +36,7 @@ impl DestinationConfig {
             Self::Directory(_) => DestinationKind::Directory,
             Self::Sftp(_) => DestinationKind::Sftp,
             Self::S3(_) => DestinationKind::S3,
+            Self::Azure(_) => DestinationKind::AzureBlob,
         }
     }
     /// Deliveries to it at a time, where it says so itself.
@@ -41,6 +46,7 @@ impl DestinationConfig {
             Self::Directory(d) => d.parallel,
             Self::Sftp(d) => d.parallel,
             Self::S3(d) => d.parallel,
+            Self::Azure(d) => d.parallel,
         }
     }
 }
@@ -175,6 +181,64 @@ pub struct S3Config {
     /// Longest wait for one request, a part's bytes included. Default: 60.
     #[serde(default = "sixty")]
     pub deadline_seconds: Seconds,
+}
+
+/// A `[[destination]]` with `kind = "azure"`. One of `identity`, `sas` and `account_key` is needed; the credential has to
+/// read, create, write and delete blobs: they are read back to compare them, and taken away should they be wrong.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AzureConfig {
+    /// Name by which routes choose it.
+    pub name: DestinationName,
+    /// The storage account. Needed without `endpoint`, and with `account_key`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
+    /// The blob endpoint. Default: `https://ACCOUNT.blob.core.windows.net`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// The container. It has to be there.
+    pub container: String,
+    /// What keys begin with, followed by a slash. Default: nothing.
+    #[serde(default)]
+    pub prefix: String,
+    /// Login by Entra: `managed`, `workload` or `developer_tools`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<AzureIdentity>,
+    /// Client id of the identity, where there are several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
+    /// Secret reference of a SAS with `sp=rcwd` or more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sas: Option<String>,
+    /// Secret reference of the account key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account_key: Option<String>,
+    /// Blobs up to so many bytes are read back and compared by digest; larger ones by size, with the sums that the service
+    /// checked of each block. Default: 268435456 (256 MiB).
+    #[serde(default = "read_back_bytes")]
+    pub read_back_bytes: u64,
+    /// Deliveries at a time. Default: `workers.parallel_per_destination`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parallel: Option<usize>,
+    /// Longest wait for one request, repeats included. Default: 60.
+    #[serde(default = "sixty")]
+    pub deadline_seconds: Seconds,
+}
+
+impl AzureConfig {
+    /// The keys that the blob store has too.
+    #[must_use]
+    pub fn keys(&self) -> AzureKeys {
+        AzureKeys {
+            account: self.account.clone(),
+            endpoint: self.endpoint.clone(),
+            container: self.container.clone(),
+            identity: self.identity,
+            client_id: self.client_id.clone(),
+            sas: self.sas.clone(),
+            account_key: self.account_key.clone(),
+        }
+    }
 }
 
 impl DirectoryConfig {

@@ -31,6 +31,13 @@ username = "dropgate"
 private_key = "file:/etc/dropgate/bank.key"
 host_keys = ["SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU"]
 
+[[destination]]
+name = "lake"
+kind = "azure"
+account = "acmelake"
+container = "landing"
+identity = "managed"
+
 [[route]]
 account = "acme-*"
 path = ["payments/**", "swift/*.txt"]
