@@ -160,7 +160,8 @@ impl Container {
             };
             let pause = PAUSE * 2_u32.pow(attempt - 1).min(32);
             let pause = pause.mul_f64(rand::random_range(0.5..1.0));
-            let again = failure.cause == Cause::Unavailable
+            // What was damaged on its way may arrive whole the next time.
+            let again = matches!(failure.cause, Cause::Unavailable | Cause::Damaged)
                 && attempt < TRIES
                 && begun.elapsed() + pause < self.limits.total;
             unsure |= failure.unsure;

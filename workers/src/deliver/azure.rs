@@ -152,10 +152,10 @@ fn is_of(found: &Properties, target: &Target) -> bool {
 fn landed(done: Option<Result<Result<(), Failure>, tokio::task::JoinError>>) -> Result<(), DeliverError> {
     match done {
         None | Some(Ok(Ok(()))) => Ok(()),
-        // The sum was checked there: what arrived was something else. Sent again, it may arrive.
-        Some(Ok(Err(failure))) if failure.cause == Cause::Damaged => {
-            Err(DeliverError::Unavailable(format!("{failure}: a block was damaged on its way")))
-        }
+        // The service checked the sum again and again: what arrives is not what was sent.
+        Some(Ok(Err(failure))) if failure.cause == Cause::Damaged => Err(DeliverError::Digest(format!(
+            "{failure}: a block was damaged on its way; nothing was delivered"
+        ))),
         Some(Ok(Err(failure))) => Err(failed(failure)),
         Some(Err(error)) => Err(DeliverError::Unavailable(format!("a block did not arrive: {error}"))),
     }

@@ -112,7 +112,7 @@ impl Writer {
                     return Err(match failure.cause {
                         // There is nothing under this name that could be missing.
                         Cause::NotFound => BlobError::Rejected(failure.what),
-                        // Only ever the sum of a block: sent once more, it may arrive undamaged.
+                        // Only ever the sum of a block, several times: something on the way is broken, and nothing in the store.
                         Cause::Damaged => BlobError::Unavailable(failure.what),
                         Cause::NoContainer
                         | Cause::Conflict
