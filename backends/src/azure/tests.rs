@@ -1,4 +1,5 @@
-use super::*;
+use super::{sas::Scope, signer::Signer, *};
+use crate::secrets::{Secret, SecretError};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 /// The sum bit by bit, from the definition: reflected polynomial, all ones before and after.
@@ -28,4 +29,43 @@ fn the_sum_is_the_one_that_azure_computes() {
     for length in [1, 7, 8, 127, 128, 4096, 100_003] {
         assert_eq!(crc64(&long[..length]), bit_by_bit(&long[..length]).to_le_bytes(), "{length}");
     }
+}
+
+/// Gives out a new secret each time, or none any more.
+struct Changing(std::sync::Mutex<u32>);
+
+#[async_trait::async_trait]
+impl SecretStore for Changing {
+    async fn resolve(&self, reference: &str) -> Result<Secret, SecretError> {
+        let mut times = self.0.lock().unwrap();
+        *times += 1;
+        match *times {
+            1..=2 => Ok(Secret::new(STANDARD.encode(format!("key {times}")).into_bytes())),
+            _ => Err(SecretError::Unavailable { reference: reference.to_owned(), why: "down".to_owned() }),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_signature_is_made_anew_before_it_expires() {
+    let secrets = Arc::new(Changing(std::sync::Mutex::new(0)));
+    let scope = Scope::Container("c".to_owned());
+    let signer = Signer::with_key("account", "env:KEY", scope, false, secrets);
+    let first = signer.query().await.unwrap();
+    let text = first.expose_str().unwrap();
+    assert!(text.contains("sr=c") && text.contains("sp=racwdl") && text.contains("spr=https&"), "{text}");
+    tokio::time::advance(Duration::from_secs(1700)).await;
+    assert!(signer.query().await.unwrap() == first);
+    tokio::time::advance(Duration::from_secs(200)).await;
+    let second = signer.query().await.unwrap();
+    assert!(second != first);
+    // While the secret store is down, what is still good is used; after that there is nothing.
+    tokio::time::advance(Duration::from_secs(2000)).await;
+    assert!(signer.query().await.unwrap() == second);
+    tokio::time::advance(Duration::from_secs(1700)).await;
+    let error = signer.query().await.unwrap_err();
+    assert!(error.contains("env:KEY") && !error.contains("sig="), "{error}");
+    // Something else than a SAS is not put on a request.
+    let signer = Signer::with_sas("env:KEY", Arc::new(Changing(std::sync::Mutex::new(0))));
+    assert!(signer.query().await.unwrap_err().contains("is not a SAS"));
 }

@@ -182,6 +182,24 @@ async fn a_gateway_needs_no_right_but_to_write() {
 }
 
 #[tokio::test]
+async fn the_service_checks_our_sums() {
+    let store = open(&config()).await;
+    let client = store.container.client().blob_client("sums").block_blob_client();
+    let block = bytes(100_000, 3);
+    let put = async |crc: Vec<u8>| {
+        let options = azure_storage_blob::models::BlockBlobClientStageBlockOptions {
+            transactional_content_crc64: Some(crc),
+            ..Default::default()
+        };
+        let put = client.stage_block(&block_id(1, 0), 100_000, block.clone().into(), Some(options)).await;
+        put.map(|_| ()).map_err(|e| Failure::of("here", &e).cause)
+    };
+    assert_eq!(put(crate::azure::crc64(&block)).await, Ok(()));
+    assert_eq!(put(crate::azure::crc64(&block[1..])).await, Err(Cause::Damaged));
+    clean(&store).await;
+}
+
+#[tokio::test]
 async fn what_another_owner_sealed_is_a_conflict() {
     let store = open(&config()).await;
     let (blob, block) = (BlobId::new(), bytes(10_000, 3));
@@ -329,10 +347,9 @@ async fn two_hundred_mebibytes_pass_through_little_memory() {
         at += piece.len();
     }
     assert_eq!(at as u64, size);
-    println!(
-        "200 MiB: written in {written:?}, read in {:?}, at most {most} blocks in memory",
-        begun.elapsed()
-    );
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let peak = status.lines().find(|line| line.starts_with("VmHWM")).unwrap_or("peak unknown");
+    println!("200 MiB: written in {written:?}, read in {:?}, at most {most} blocks; {peak}", begun.elapsed());
     clean(&store).await;
 }
 
