@@ -183,7 +183,7 @@ impl Destination for Azure {
         let count = self.fill(target, source).await?;
         source.written().await;
         // Compared once they can be read.
-        Ok(Staged { name: staged_name(target.epoch, count), verified_by: VerifiedBy::Size })
+        Ok(Staged { name: staged_name(target.epoch, count), verified_by: VerifiedBy::Size, kept: None })
     }
 
     async fn finish(&self, target: &Target, staged: &Staged) -> Result<(), DeliverError> {
@@ -268,9 +268,11 @@ impl Destination for Azure {
         let left = (0..wanted).filter(|seq| there.contains(&block_id(target.delivery, epoch, *seq))).count();
         let address = self.container.address();
         Ok(match left {
-            left if left == wanted as usize => {
-                Recovered::Staged(Staged { name: staged_name(epoch, count), verified_by: VerifiedBy::Size })
-            }
+            left if left == wanted as usize => Recovered::Staged(Staged {
+                name: staged_name(epoch, count),
+                verified_by: VerifiedBy::Size,
+                kept: None,
+            }),
             0 if found.is_some() => Recovered::Gone(format!("{address} has another {name} now")),
             0 => Recovered::Gone(format!("{address} no longer has {name}")),
             // A commit takes all of them.
