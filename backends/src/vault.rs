@@ -93,6 +93,10 @@ impl Vault {
         if !url.username().is_empty() || url.password().is_some() {
             return Err(wrong(&address, "there is a user or password in the address".to_owned(), ADDRESS));
         }
+        if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
+            let what = "there is more in the address than scheme, host and port".to_owned();
+            return Err(wrong(&address, what, ADDRESS));
+        }
         if let Some(namespace) = server.namespace.filter(|namespace| !is_path(namespace)) {
             let what = format!("{namespace:?} is not a namespace");
             return Err(wrong(&address, what, "use letters, digits, _, -, . and / in namespace"));
@@ -235,7 +239,8 @@ impl Vault {
         if let Some(error) = failed {
             warn!(address = self.address, left_seconds = left.as_secs(), %error, "the Vault token could not be renewed");
         }
-        (left / 4).clamp(TEND.0, TEND.1)
+        // Once it has expired, whoever needs a token finds out and logs in.
+        if left.is_zero() { TEND.1 } else { (left / 4).clamp(TEND.0, TEND.1) }
     }
 }
 

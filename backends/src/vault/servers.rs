@@ -64,6 +64,9 @@ impl Place {
 
     async fn gone(self) {
         sys::mount::disable(&self.root, &self.mount).await.unwrap();
+        // Not every test has a role.
+        let _ = approle::role::delete(&self.root, "approle", &self.mount).await;
+        let _ = sys::policy::delete(&self.root, &self.mount).await;
     }
 
     fn file(&self, name: &str, content: &str) {
@@ -327,6 +330,19 @@ async fn what_is_wrong_is_named_with_its_remedy() {
             assert!(said.contains(part), "{part}: {said}");
         }
         assert!(!said.contains("not-a-token"), "{said}");
+    }
+
+    for (address, expected) in [
+        ("", "there is no address"),
+        ("vault", "that is not an address"),
+        ("ftp://vault", "not an address of a web server"),
+        ("http://a:b@127.0.0.1", "a user or password"),
+        ("http://127.0.0.1/vault", "more in the address"),
+    ] {
+        let text = format!("[secrets]\nkind = 'vault'\naddress = '{address}'\n{TOKEN}");
+        let config = toml::from_str(&text).unwrap();
+        let said = Backends::open(&config, place.dir.path()).await.err().unwrap().to_string();
+        assert!(said.contains(expected) && said.contains("https://vault.example.com:8200"), "{said}");
     }
 
     // Mounts, as the root token sees them: it may do everything, so Vault says what is there.

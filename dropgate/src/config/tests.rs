@@ -135,7 +135,7 @@ fn the_shipped_example_has_no_problems_and_names_every_key() {
     let config = parsed(&shipped(false, true));
     let problems = dropgate_workers::check(&config.workers, &config.destination, &config.route);
     assert!(problems.is_empty(), "{problems:?}");
-    assert_eq!((config.destination.len(), config.route.len()), (2, 2));
+    assert_eq!((config.destination.len(), config.route.len()), (3, 2));
     // What is printed has every key; what is written must have it too.
     let printed = toml::Table::try_from(&config).unwrap();
     let written: toml::Table = shipped(false, true).parse().unwrap();
