@@ -198,6 +198,6 @@ impl Session {
         })?;
         let lease = Lease::new(now, renewed.lease_duration, renewed.renewable, Some(before.full));
         *self.lease.lock().unwrap_or_else(PoisonError::into_inner) = lease;
-        Ok(Duration::from_secs(renewed.lease_duration) * 2 > before.full)
+        Ok(Duration::from_secs(renewed.lease_duration) * 4 > before.full * 3)
     }
 }
