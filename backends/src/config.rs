@@ -7,6 +7,7 @@ mod azure;
 
 pub use azure::{AzureIdentity, AzureKeys, AzureLogin, AzureMistake, AzurePlace};
 
+use dropgate_schemas::account::PartnerName;
 use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned, de::Error as _};
 use std::{path::PathBuf, time::Duration};
 
@@ -230,6 +231,9 @@ keys! {
         path: PathBuf = "events.ndjson".into(),
         /// Longest wait for one call, in seconds. Default: 10.
         deadline_seconds: Seconds = Seconds(10),
+        /// `[[backends.events.webhook]]`: who is told by HTTP besides.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        webhook: Vec<WebhookConfig> = Vec::new(),
     }
 }
 
@@ -287,6 +291,9 @@ keys! {
         heartbeat_seconds: Seconds = Seconds(10),
         /// Longest wait for one call, in seconds. Default: 10.
         deadline_seconds: Seconds = Seconds(10),
+        /// `[[backends.events.webhook]]`: who is told by HTTP besides.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        webhook: Vec<WebhookConfig> = Vec::new(),
     }
 }
 
@@ -378,6 +385,56 @@ vault_keys! {
         cache_seconds: Seconds = Seconds(900),
         /// Longest wait for one call, in seconds. Default: 10.
         deadline_seconds: Seconds = Seconds(10),
+    }
+}
+
+/// One `[[backends.events.webhook]]`: an address that is told of events by HTTP POST, signed as Standard Webhooks has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WebhookConfig {
+    /// Under this name is kept how far it has come: whoever gets another name begins anew.
+    pub name: String,
+    /// Where to. `http://` to this host only, unless `allow_http`.
+    pub url: String,
+    /// References to the secrets (`whsec_…`) that each request is signed with, the newest first: several while one takes the
+    /// place of another.
+    pub secrets: Vec<String>,
+    /// Types it wants, as patterns with `*`: `upload.*`, `delivery.succeeded`. Default: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub types: Vec<String>,
+    /// Partners whose events it wants. Default: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub partners: Vec<PartnerName>,
+    /// Whether a new one gets everything that is in the log, and not only what happens from now on. Default: false.
+    #[serde(default)]
+    pub whole_log: bool,
+    /// Whether events may go unencrypted over a network. Default: false.
+    #[serde(default)]
+    pub allow_http: bool,
+    /// Longest wait for an answer, in seconds. Default: 10.
+    #[serde(default = "ten")]
+    pub timeout_seconds: Seconds,
+    /// An event that is so old and was refused again is passed over, in seconds. Default: 86400.
+    #[serde(default = "a_day")]
+    pub give_up_seconds: Seconds,
+}
+
+const fn ten() -> Seconds {
+    Seconds(10)
+}
+
+const fn a_day() -> Seconds {
+    Seconds(86_400)
+}
+
+impl EventsConfig {
+    /// Who is told by HTTP.
+    #[must_use]
+    pub fn webhooks(&self) -> &[WebhookConfig] {
+        match self {
+            Self::Ndjson(keys) => &keys.webhook,
+            Self::Amqp(keys) => &keys.webhook,
+        }
     }
 }
 

@@ -79,6 +79,9 @@ figures! {
     DeliveriesDead = "dropgate_deliveries" "result" = "dead_lettered", "Delivery attempts by their result";
     BytesDelivered = "dropgate_delivered_bytes", "Bytes written to destinations and verified";
     EventsPublished = "dropgate_events_published", "Events handed to the publisher";
+    WebhooksTaken = "dropgate_webhook_posts" "result" = "taken", "Events posted to webhooks by what became of it";
+    WebhooksRefused = "dropgate_webhook_posts" "result" = "refused", "Events posted to webhooks by what became of it";
+    WebhooksPassedOver = "dropgate_webhook_posts" "result" = "passed_over", "Events posted to webhooks by what became of it";
     JobsPublished = "dropgate_jobs_published", "Jobs put into the queue";
     ErrorsBlob = "dropgate_backend_errors" "backend" = "blob", "Calls to a backend that failed or took too long";
     ErrorsState = "dropgate_backend_errors" "backend" = "state", "Calls to a backend that failed or took too long";

@@ -4,11 +4,11 @@ use crate::{
     blob::{self, BlobStore},
     config::{
         BackendsConfig, BlobConfig, CredentialsConfig, EventsConfig, MongoConfig, QueueConfig, SecretsConfig,
-        StateConfig,
+        StateConfig, WebhookConfig,
     },
     credentials::{self, CredentialStore},
     deadline::Deadline,
-    events::{self, EventPublisher},
+    events::{self, EventPublisher, Subscriber},
     queue::JobQueue,
     secrets::{self, SecretStore},
     state::{StateStore, sqlite},
@@ -30,6 +30,8 @@ pub struct Backends {
     pub queue: Arc<dyn JobQueue>,
     /// Events.
     pub events: Arc<dyn EventPublisher>,
+    /// Who is told of events besides.
+    pub subscribers: Arc<[Arc<dyn Subscriber>]>,
     /// Verifiers.
     pub credentials: Arc<dyn CredentialStore>,
     /// Secrets.
@@ -126,9 +128,10 @@ impl Backends {
         let secrets = opened.store;
         let blob = open_blob(&config.blob, &data_dir, &secrets).await?;
         let events = open_events(&config.events, &secrets, who, &data_dir).await?;
+        let subscribers = open_webhooks(config.events.webhooks(), &secrets).await?;
         let (state, embedded_queue) = open_state(&config.state, &secrets, &data_dir).await?;
         let queue = open_queue(&config.queue, embedded_queue, &secrets, who).await?;
-        Ok(Self { blob, state, queue, events, credentials, secrets })
+        Ok(Self { blob, state, queue, events, subscribers, credentials, secrets })
     }
 
     /// Opens the secret store alone, for what needs nothing else.
@@ -280,6 +283,38 @@ async fn open_events(
         EventsConfig::Amqp(_) => return Err(no_amqp("[backends.events]", (secrets, who))),
     };
     Ok(Arc::new(Deadline::new(publisher, deadline.duration())))
+}
+
+#[cfg(feature = "webhooks")]
+async fn open_webhooks(
+    configs: &[WebhookConfig],
+    secrets: &Arc<dyn SecretStore>,
+) -> Result<Arc<[Arc<dyn Subscriber>]>, OpenError> {
+    let mut opened: Vec<Arc<dyn Subscriber>> = Vec::with_capacity(configs.len());
+    for config in configs {
+        let webhook = events::webhook::Webhook::open(config, secrets.clone()).await?;
+        if opened.iter().any(|other| other.name() == webhook.name()) {
+            return Err(events::webhook::twice(config));
+        }
+        opened.push(Arc::new(webhook));
+    }
+    Ok(opened.into())
+}
+
+#[cfg(not(feature = "webhooks"))]
+async fn open_webhooks(
+    configs: &[WebhookConfig],
+    _secrets: &Arc<dyn SecretStore>,
+) -> Result<Arc<[Arc<dyn Subscriber>]>, OpenError> {
+    match configs.first() {
+        None => Ok(Arc::new([])),
+        Some(config) => Err(OpenError::Remote {
+            key: "[[backends.events.webhook]]",
+            address: config.name.clone(),
+            what: "this build has no webhooks".to_owned(),
+            remedy: "use one with the feature `webhooks`, or remove it".to_owned(),
+        }),
+    }
 }
 
 async fn open_state(

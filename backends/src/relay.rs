@@ -3,6 +3,7 @@
 //! ```text
 //! outbox ─ job ───────> JobQueue
 //!        ─ event ─────> event log ──by cursor──> EventPublisher
+//!                                 ──by cursor──> each Subscriber
 //!        ─ supersede ─> apply(Change) on the older version
 //! ```
 //!
@@ -15,6 +16,7 @@ mod event;
 mod job;
 mod lane;
 mod ring;
+mod subscriber;
 mod supersede;
 #[cfg(test)]
 mod tests;
@@ -58,20 +60,30 @@ impl Relay {
     /// Relays until `shutdown`, whenever it can get the lease; finishes the step it is in and gives the lease back.
     pub async fn run(self, shutdown: CancellationToken) {
         let (signals, _) = watch::channel(Signal::default());
-        let logged = Notify::new();
+        // One for the publisher and one for each subscriber: a call that nobody waits for is kept for the one it is for.
+        let logged: Vec<Notify> =
+            std::iter::repeat_with(Notify::new).take(1 + self.backends.subscribers.len()).collect();
+        let Some((publisher, others)) = logged.split_first() else { return };
         let stopped = CancellationToken::new();
         let lane = |name| Lane::new(name, signals.subscribe(), stopped.clone());
         let lead = async {
             self.lead(&signals, &shutdown).await;
             stopped.cancel();
         };
+        let started = Timestamp::now();
+        let subscribers = self.backends.subscribers.iter().zip(others).map(|(subscriber, logged)| {
+            let telling =
+                subscriber::Telling::new(self.backends.state.as_ref(), subscriber.as_ref(), logged, started);
+            lane("webhook").run(telling)
+        });
         tokio::join!(
             lead,
+            futures::future::join_all(subscribers),
             lane("jobs").run(job::Ringing(&self.backends)),
             lane("event log").run(event::Logging { backends: &self.backends, logged: &logged }),
             lane("events").run(event::Publishing {
                 backends: &self.backends,
-                logged: &logged,
+                logged: publisher,
                 progress: event::Progress::default(),
             }),
             lane("supersede").run(supersede::Superseding { state: &self.backends.state, node: &self.node }),

@@ -89,7 +89,7 @@ pub(super) async fn publish_step(
 /// The lane that fills the log.
 pub(super) struct Logging<'a> {
     pub(super) backends: &'a Backends,
-    pub(super) logged: &'a Notify,
+    pub(super) logged: &'a [Notify],
 }
 
 #[async_trait]
@@ -98,7 +98,7 @@ impl Work for Logging<'_> {
 
     async fn step(&mut self, _: u64) -> Result<Step, StateError> {
         let next = log_step(self.backends).await;
-        self.logged.notify_one();
+        self.logged.iter().for_each(Notify::notify_one);
         next
     }
 }
