@@ -98,9 +98,14 @@ fn what_is_printed_reads_back() {
     assert_eq!(again, Config::default());
 }
 
-/// The shipped file with its settings (`#key = value`), its example (`#: …`), or neither uncommented.
-fn shipped(settings: bool, example: bool) -> String {
-    let text = include_str!("../../../config/local.toml");
+/// A shipped file: its name and its text.
+type Shipped = (&'static str, &'static str);
+const LOCAL: Shipped = ("config/local.toml", include_str!("../../../config/local.toml"));
+const CLUSTER: Shipped = ("config/cluster.toml", include_str!("../../../config/cluster.toml"));
+const SECTIONS: [&str; 6] = ["blob", "state", "queue", "events", "credentials", "secrets"];
+
+/// A shipped file with its settings (`#key = value`), its example (`#: …`), or neither uncommented.
+fn shipped((_, text): Shipped, settings: bool, example: bool) -> String {
     let line = |line: &str| match line.strip_prefix('#') {
         Some(rest) if rest.starts_with(|c: char| c.is_ascii_lowercase()) && settings => rest.to_owned(),
         Some(rest) if rest.starts_with(':') && example => rest.trim_start_matches(':').to_owned(),
@@ -110,43 +115,115 @@ fn shipped(settings: bool, example: bool) -> String {
     text.lines().map(line).collect::<Vec<_>>().join("\n")
 }
 
-fn parsed(text: &str) -> Config {
-    load::load::<Config>("config/local.toml", text, &[]).unwrap_or_else(|e| panic!("{e}")).0
+fn parsed((name, _): Shipped, text: &str) -> Config {
+    load::load::<Config>(name, text, &[]).unwrap_or_else(|e| panic!("{e}")).0
 }
 
 #[test]
 fn the_shipped_config_says_every_default() {
-    assert_eq!(parsed(&shipped(false, false)), Config::default());
-    let said = parsed(&shipped(true, false));
+    assert_eq!(parsed(LOCAL, &shipped(LOCAL, false, false)), Config::default());
+    let said = parsed(LOCAL, &shipped(LOCAL, true, false));
     assert_eq!(said, Config::default(), "a default in config/local.toml is not the program's");
     // And leaves none out but those that depend on the machine.
     let all = toml::Table::try_from(Config::default()).unwrap();
-    let written: toml::Table = shipped(true, false).parse().unwrap();
+    let written: toml::Table = shipped(LOCAL, true, false).parse().unwrap();
     let left_out: Vec<String> = leaves(&toml::Value::Table(all), "")
         .into_iter()
         .filter(|path| written_at(&written, path).is_none())
         .filter(|path| path != "gateway.listener.auth.hashes_at_once")
         .collect();
     assert!(left_out.is_empty(), "config/local.toml does not mention {left_out:?}");
+    every_key_of_the_backends_is_mentioned(LOCAL);
+}
+
+#[test]
+fn the_shipped_cluster_config_says_every_default_and_has_no_problems() {
+    let text = shipped(CLUSTER, false, false);
+    let (config, said) = (parsed(CLUSTER, &text), parsed(CLUSTER, &shipped(CLUSTER, true, false)));
+    assert_eq!(said, config, "a default in config/cluster.toml is not the program's");
+    every_key_of_the_backends_is_mentioned(CLUSTER);
+    // Nothing of it is embedded, and what it leaves out is as in the other file.
+    let (ours, embedded) = (toml::Table::try_from(&config).unwrap(), Config::default());
+    let theirs = toml::Table::try_from(&embedded).unwrap();
+    for section in SECTIONS {
+        assert_ne!(ours["backends"][section]["kind"], theirs["backends"][section]["kind"], "{section}");
+    }
+    assert_eq!((&config.workers, &config.ops, &config.log), (&embedded.workers, &embedded.ops, &embedded.log));
+    assert_eq!(config.gateway.listener, embedded.gateway.listener);
+    // As `dropgate config check` does it.
+    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").join(CLUSTER.0);
+    let global = Global { config: Some(file), ..Global::default() };
+    Loaded::read(&global, &Start::default()).unwrap_or_else(|e| panic!("{e}"));
+    // A secret is a reference, wherever one is taken.
+    for (path, value) in texts(&toml::Value::Table(ours), "") {
+        let reference = ["env:", "file:", "vault:"].iter().any(|scheme| value.starts_with(scheme));
+        assert!(reference || !print::is_secret(&path), "{path}");
+    }
+}
+
+/// Also those without a default, which are explained in words: `# key: …`.
+fn every_key_of_the_backends_is_mentioned(file: Shipped) {
+    let config = toml::Table::try_from(parsed(file, &shipped(file, false, false))).unwrap();
+    for section in SECTIONS {
+        let kind = config["backends"][section]["kind"].as_str().unwrap();
+        let head = format!("[backends.{section}]");
+        let text = format!("{head}\nkind = {kind:?}\nno_such_key = 1\n").replace("backends.", "");
+        let error = toml::from_str::<BackendsConfig>(&text).unwrap_err().to_string();
+        let part = file.1.split_once(&format!("\n{head}\n")).unwrap().1;
+        let part = part.split("\n[").next().unwrap();
+        for key in known_keys(&error) {
+            assert!(part.lines().any(|line| mentions(line, &key)), "{}: {head} {key}", file.0);
+        }
+    }
+}
+
+/// What an error about `no_such_key` says that there is.
+fn known_keys(error: &str) -> Vec<String> {
+    let keys = error.split('`').skip(1).step_by(2).filter(|key| *key != "no_such_key");
+    let keys: Vec<String> = keys.map(str::to_owned).collect();
+    assert!(error.contains("unknown field `no_such_key`") && !keys.is_empty(), "{error}");
+    keys
+}
+
+fn mentions(line: &str, key: &str) -> bool {
+    let set = line.trim_start_matches('#').split_once(" = ").is_some_and(|(name, _)| name == key);
+    let words = line.strip_prefix("# ").and_then(|rest| rest.split_once(": "));
+    set || words.is_some_and(|(names, _)| names.split(", ").any(|name| name == key))
 }
 
 #[test]
 fn the_shipped_example_has_no_problems_and_names_every_key() {
-    let config = parsed(&shipped(false, true));
+    let text = shipped(LOCAL, false, true);
+    let config = parsed(LOCAL, &text);
     let problems = dropgate_workers::check(&config.workers, &config.destination, &config.route);
     assert!(problems.is_empty(), "{problems:?}");
-    assert_eq!((config.destination.len(), config.route.len()), (3, 2));
-    // What is printed has every key; what is written must have it too.
-    let printed = toml::Table::try_from(&config).unwrap();
-    let written: toml::Table = shipped(false, true).parse().unwrap();
-    for list in ["destination", "route"] {
-        let (printed, written) = (printed[list].as_array().unwrap(), written[list].as_array().unwrap());
-        for key in printed.iter().flat_map(|element| element.as_table().unwrap().keys()) {
-            assert!(
-                written.iter().any(|e| e.get(key).is_some()),
-                "config/local.toml does not mention {list}.{key}"
-            );
+    let written: toml::Table = text.parse().unwrap();
+    let every = |list: &str| written[list].as_array().unwrap().iter();
+    let mentioned = |list: &str, key: &str| every(list).any(|e| e.get(key).is_some());
+    // One of each kind, with every key that it knows.
+    let kinds: Vec<&str> = every("destination").map(|e| e["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["directory", "sftp", "s3", "azure"]);
+    for (kind, example) in kinds.into_iter().zip(every("destination")) {
+        let text = format!("kind = {kind:?}\nno_such_key = 1\n");
+        let error = toml::from_str::<DestinationConfig>(&text).unwrap_err().to_string();
+        for key in known_keys(&error) {
+            let instead = ["identity", "client_id", "account_key"].contains(&key.as_str());
+            assert!(instead || example.get(&key).is_some(), "config/local.toml: {kind} {key}");
         }
+    }
+    let error = toml::from_str::<RouteConfig>("no_such_key = 1").unwrap_err().to_string();
+    for key in known_keys(&error) {
+        assert!(mentioned("route", &key), "config/local.toml does not mention route.{key}");
+    }
+}
+
+/// Every text and where it stands.
+fn texts(value: &toml::Value, path: &str) -> Vec<(String, String)> {
+    match value {
+        toml::Value::String(text) => vec![(path.to_owned(), text.clone())],
+        toml::Value::Table(table) => table.iter().flat_map(|(key, value)| texts(value, key)).collect(),
+        toml::Value::Array(array) => array.iter().flat_map(|value| texts(value, path)).collect(),
+        _ => Vec::new(),
     }
 }
 
