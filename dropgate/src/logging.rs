@@ -58,8 +58,9 @@ pub(crate) fn start(config: &LogConfig) -> Result<(), String> {
         Ok(text) if !text.is_empty() => ("RUST_LOG", text),
         Ok(_) | Err(_) => ("log.filter", config.filter.clone()),
     };
-    // The client of Vault reports every answer that is not a success as an error, also that a secret is not there.
-    let filter = EnvFilter::try_new(format!("vaultrs=off,rustify=off,{text}")).map_err(|e| {
+    // The client of Vault reports every answer that is not a success as an error, also that a secret is not there; that of
+    // RabbitMQ every channel that was closed, also where a gateway finds out that it may not make a queue.
+    let filter = EnvFilter::try_new(format!("vaultrs=off,rustify=off,lapin::channel=off,{text}")).map_err(|e| {
         format!("{name}: {text:?} is not a filter: {e}; use for example warn,dropgate_gateway=debug")
     })?;
     let json = match config.format {
