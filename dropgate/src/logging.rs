@@ -60,9 +60,10 @@ pub(crate) fn start(config: &LogConfig) -> Result<(), String> {
     };
     // The client of Vault reports every answer that is not a success as an error, also that a secret is not there; that of
     // RabbitMQ every channel that was closed, also where a gateway finds out that it may not make a queue.
-    let filter = EnvFilter::try_new(format!("vaultrs=off,rustify=off,lapin::channel=off,{text}")).map_err(|e| {
-        format!("{name}: {text:?} is not a filter: {e}; use for example warn,dropgate_gateway=debug")
-    })?;
+    let filter =
+        EnvFilter::try_new(format!("vaultrs=off,rustify=off,lapin::channel=off,{text}")).map_err(|e| {
+            format!("{name}: {text:?} is not a filter: {e}; use for example warn,dropgate_gateway=debug")
+        })?;
     let json = match config.format {
         Format::Auto => !std::io::stderr().is_terminal(),
         Format::Human => false,

@@ -148,7 +148,10 @@ fn the_shipped_cluster_config_says_every_default_and_has_no_problems() {
     for section in SECTIONS {
         assert_ne!(ours["backends"][section]["kind"], theirs["backends"][section]["kind"], "{section}");
     }
-    assert_eq!((&config.workers, &config.ops, &config.log), (&embedded.workers, &embedded.ops, &embedded.log));
+    assert_eq!(
+        (&config.workers, &config.ops, &config.log),
+        (&embedded.workers, &embedded.ops, &embedded.log)
+    );
     assert_eq!(config.gateway.listener, embedded.gateway.listener);
     // As `dropgate config check` does it.
     let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").join(CLUSTER.0);
