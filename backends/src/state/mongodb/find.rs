@@ -108,11 +108,25 @@ fn filter(query: &UploadQuery) -> Document {
         UploadOrder::Before(id) => conditions.push(doc! { "_id": { "$lt": id.to_string() } }),
         UploadOrder::ByNameAfter(name) => conditions.push(doc! { "keys.name": { "$gt": name } }),
     }
-    match conditions.len() {
-        0 => Document::new(),
-        1 => conditions.swap_remove(0),
-        _ => doc! { "$and": conditions },
+    all_of(conditions)
+}
+
+/// All conditions in one document: side by side, which every server's planner understands, and those about a field that has
+/// one already under `$and`.
+fn all_of(conditions: Vec<Document>) -> Document {
+    let mut all = Document::new();
+    let mut more = Vec::new();
+    for condition in conditions {
+        if condition.keys().any(|field| all.contains_key(field)) {
+            more.push(condition);
+        } else {
+            all.extend(condition);
+        }
     }
+    if !more.is_empty() {
+        all.insert("$and", more);
+    }
+    all
 }
 
 /// The highest version of a path.

@@ -7,10 +7,15 @@ use crate::{
 };
 use dropgate_schemas::{
     change::{Change, Durability, OutboxEntry, OutboxKind},
+    id::{OutboxId, UploadId},
     job::Work,
     path::Area,
     time::Timestamp,
     upload::UploadState,
+};
+use mongodb::{
+    Collection,
+    bson::{Document, doc},
 };
 use std::{
     sync::Arc,
@@ -48,6 +53,39 @@ fn tell(what: &str, mut took: Vec<Duration>, whole: Duration) {
     );
 }
 
+/// So many copies of one committed upload and of its job, put there directly.
+async fn fill(place: &Place, count: u32) {
+    let store = place.open().await;
+    commit_many(Arc::clone(&store), 99, 1).await;
+    store.outbox_due(OutboxKind::Job, Timestamp::now(), 1).await.unwrap();
+    let raw = place.raw().await;
+    let uploads: Collection<Document> = raw.collection("dg_uploads");
+    let outbox: Collection<Document> = raw.collection("dg_outbox");
+    let upload = uploads.find_one(doc! { "area": "upload" }).sort(doc! { "_id": -1 }).await.unwrap().unwrap();
+    let job = outbox.find_one(doc! { "kind": "job" }).sort(doc! { "_id": -1 }).await.unwrap().unwrap();
+    let number = job.get_i64("_id").unwrap();
+    for some in (0..count).collect::<Vec<_>>().chunks(1_000) {
+        let copy = |n: &u32| {
+            let (mut upload, mut job) = (upload.clone(), job.clone());
+            let (id, path) = (UploadId::new().to_string(), format!("/upload/{}/{n}", 100 + n % 8));
+            upload.insert("_id", &id);
+            upload.insert("write", &id);
+            upload.remove("unplaced");
+            let keys = doc! { "path": &path, "directory": format!("/upload/{}", 100 + n % 8), "name": n.to_string() };
+            upload.insert("keys", keys);
+            let record = upload.get_document_mut("record").unwrap();
+            record.extend([("upload_id".to_owned(), id.into()), ("path".to_owned(), path.into())]);
+            job.insert("_id", number + 1_000 + i64::from(*n));
+            job.insert("entry", OutboxId::new().to_string());
+            (upload, job)
+        };
+        let (some_uploads, some_jobs): (Vec<_>, Vec<_>) = some.iter().map(copy).unzip();
+        uploads.insert_many(some_uploads).await.unwrap();
+        outbox.insert_many(some_jobs).await.unwrap();
+    }
+    store.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "measures"]
 async fn measure() {
@@ -65,12 +103,8 @@ async fn measure() {
     tell("apply, 16 writers", took, begun.elapsed());
 
     let begun = Instant::now();
-    let filling: Vec<_> =
-        (100..108).map(|n| tokio::spawn(commit_many(Arc::clone(&store), n, 1_145))).collect();
-    for task in filling {
-        task.await.unwrap();
-    }
-    println!("filled up to 10,000 uploads in {:?}", begun.elapsed());
+    fill(&place, 10_000).await;
+    println!("filled up with 10,000 uploads in {:?}", begun.elapsed());
     let begun = Instant::now();
     let all = other.backlog().await.unwrap();
     println!("backlog, placing what waited: {:?} ({} follow-ups)", begun.elapsed(), all.outbox);
