@@ -9,6 +9,7 @@ use crate::{
         Gate, Roles, Setup,
         until::{until, until_true},
     },
+    raw::Login,
 };
 use anyhow::{Context as _, Result, ensure};
 use rand::{RngExt as _, SeedableRng as _, rngs::Xoshiro256PlusPlus};
@@ -20,7 +21,8 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinSet};
+use uploader::Uploader;
 
 /// What is to be done.
 #[derive(Clone, Debug)]
@@ -85,12 +87,64 @@ pub struct Report {
 }
 
 /// What uploaders share.
-struct Shared {
+pub struct Shared {
     ledger: Ledger,
-    server: watch::Receiver<Option<SocketAddr>>,
+    /// Where the gateways listen now. Each uploader has one of them.
+    servers: Vec<watch::Receiver<Option<SocketAddr>>>,
     stop: AtomicBool,
     attempts: AtomicUsize,
     refusals: std::sync::Mutex<std::collections::BTreeMap<String, usize>>,
+}
+
+impl Shared {
+    pub(crate) fn new(ledger: Ledger, servers: Vec<watch::Receiver<Option<SocketAddr>>>) -> Arc<Self> {
+        Arc::new(Self {
+            ledger,
+            servers,
+            stop: AtomicBool::new(false),
+            attempts: AtomicUsize::new(0),
+            refusals: std::sync::Mutex::default(),
+        })
+    }
+
+    /// Starts `count` clients that upload without rest until [`Self::stop`].
+    pub(crate) fn upload(
+        self: &Arc<Self>,
+        count: usize,
+        seed: u64,
+        login: impl Fn(&str) -> Login,
+    ) -> JoinSet<Result<()>> {
+        let mut uploaders = JoinSet::new();
+        for number in 0..count {
+            let account = ACCOUNTS.get(number % ACCOUNTS.len()).copied().unwrap_or("alder");
+            let seed = seed.wrapping_mul(31).wrapping_add(number as u64);
+            uploaders.spawn(Uploader::new(Arc::clone(self), login(account), number, seed).run());
+        }
+        uploaders
+    }
+
+    /// What the clients wrote down.
+    #[must_use]
+    pub const fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// How many uploads were acknowledged so far.
+    pub(crate) fn acknowledged(&self) -> usize {
+        self.ledger.lines().iter().filter(|l| l.is_acknowledged()).count()
+    }
+
+    /// Lets the clients finish what they are at.
+    ///
+    /// # Errors
+    /// If one of them failed.
+    pub(crate) async fn stop(&self, mut uploaders: JoinSet<Result<()>>) -> Result<()> {
+        self.stop.store(true, Ordering::SeqCst);
+        while let Some(ended) = uploaders.join_next().await {
+            ended??;
+        }
+        Ok(())
+    }
 }
 
 /// Runs a plan to its end, the checker included.
@@ -102,20 +156,8 @@ pub async fn run(plan: &Plan) -> Result<Report> {
     let mut dice = Xoshiro256PlusPlus::seed_from_u64(plan.seed);
     let mut gate = Gate::start(plan.setup.clone()).await?;
     let (address, server) = watch::channel(Some(gate.sftp()?));
-    let shared = Arc::new(Shared {
-        ledger: Ledger::create(&gate.path("ledger.ndjson"))?,
-        server,
-        stop: AtomicBool::new(false),
-        attempts: AtomicUsize::new(0),
-        refusals: std::sync::Mutex::default(),
-    });
-    let mut uploaders = tokio::task::JoinSet::new();
-    for number in 0..plan.uploaders {
-        let account = ACCOUNTS.get(number % ACCOUNTS.len()).copied().unwrap_or("alder");
-        let seed = plan.seed.wrapping_mul(31).wrapping_add(number as u64);
-        let uploader = uploader::Uploader::new(Arc::clone(&shared), gate.login(account), number, seed);
-        uploaders.spawn(uploader.run());
-    }
+    let shared = Shared::new(Ledger::create(&gate.path("ledger.ndjson"))?, vec![server]);
+    let uploaders = shared.upload(plan.uploaders, plan.seed, |account| gate.login(account));
 
     let begun = Instant::now();
     let mut early = 0;
@@ -152,16 +194,12 @@ pub async fn run(plan: &Plan) -> Result<Report> {
     let took = begun.elapsed();
 
     // What was cut off last gets its chance to be sent again.
-    let acknowledged = || shared.ledger.lines().iter().filter(|l| l.is_acknowledged()).count();
-    let before = acknowledged();
+    let before = shared.acknowledged();
     until_true(Duration::from_secs(60), "uploads after the last kill", || async {
-        Ok(acknowledged() >= before + plan.uploaders)
+        Ok(shared.acknowledged() >= before + plan.uploaders)
     })
     .await?;
-    shared.stop.store(true, Ordering::SeqCst);
-    while let Some(ended) = uploaders.join_next().await {
-        ended??;
-    }
+    shared.stop(uploaders).await?;
     let evidence =
         verify(&gate, &shared.ledger).await.with_context(|| format!("chaos seed {}", plan.seed))?;
     until(Duration::from_secs(90), "blobs without a record to be collected", || async {

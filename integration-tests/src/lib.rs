@@ -5,5 +5,6 @@
 
 pub mod chaos;
 pub mod checker;
+pub mod cluster;
 pub mod harness;
 pub mod raw;

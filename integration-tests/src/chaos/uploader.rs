@@ -76,7 +76,8 @@ impl Uploader {
 
     async fn server(&self) -> Result<Option<SocketAddr>> {
         until(Duration::from_secs(90), "the server to be there again", || async {
-            let server = *self.shared.server.borrow();
+            let servers = &self.shared.servers;
+            let server = servers.get(self.number % servers.len()).and_then(|server| *server.borrow());
             Ok(if self.stopped() { Some(None) } else { server.map(Some) })
         })
         .await

@@ -1,16 +1,20 @@
 //! Everything that can be seen from outside once the system has come to rest. Read without the product's code: by
 //! command, by SQL, from files and over SFTP.
 
-use crate::harness::{
-    Gate, payload,
-    records::{self, UploadRow},
-    until::until,
+use crate::{
+    harness::{
+        Gate, payload,
+        records::{self, UploadRow},
+        until::until,
+    },
+    raw::{Connection, Login, Transport},
 };
 use anyhow::{Context as _, Result, ensure};
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::OpenFlags;
 use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
     path::Path,
     time::Duration,
 };
@@ -121,7 +125,9 @@ impl Evidence {
         let accounts: BTreeSet<_> =
             evidence.versions.values().map(|v| v.text("account").to_owned()).collect();
         for account in accounts {
-            let listing = list(gate, &account).await.with_context(|| format!("listing as {account}"))?;
+            let login = gate.login(&account);
+            let listing = Self::listing(gate.sftp()?, &login).await;
+            let listing = listing.with_context(|| format!("listing as {account}"))?;
             evidence.listings.insert(account, listing);
         }
         Ok(evidence)
@@ -140,6 +146,38 @@ impl Evidence {
             .collect();
         let is_needed = |file: &str| needed.iter().any(|id| file.contains(id));
         self.blobs.keys().map(String::as_str).filter(|file| !is_needed(file)).collect()
+    }
+
+    /// What an account sees over SFTP.
+    ///
+    /// # Errors
+    /// If it can't be listed, or a name is listed twice.
+    pub async fn listing(server: SocketAddr, login: &Login) -> Result<Listing> {
+        let connection = Connection::open(server, login, &Transport::default()).await?;
+        let mut raw = connection.sftp().await?;
+        raw.init(3).await?;
+        let mut listing = Listing::new();
+        for area in ["/upload", "/sent", "/failed"] {
+            let mut names = BTreeMap::new();
+            let mut directories = vec![String::new()];
+            while let Some(directory) = directories.pop() {
+                for entry in raw.list(&format!("{area}{directory}")).await? {
+                    let name = entry.text();
+                    if name == "." || name == ".." {
+                        continue;
+                    }
+                    let path = format!("{directory}/{name}");
+                    if entry.attrs.permissions.is_some_and(|mode| mode & 0o170_000 == 0o040_000) {
+                        directories.push(path);
+                    } else {
+                        let before = names.insert(path.clone(), entry.attrs.size.unwrap_or(u64::MAX));
+                        ensure!(before.is_none(), "{area}{path} is listed twice");
+                    }
+                }
+            }
+            listing.insert(area.to_owned(), names);
+        }
+        Ok(listing)
     }
 
     /// What can be read from a data directory alone.
@@ -184,10 +222,10 @@ impl Evidence {
     }
 }
 
-fn open(database: &Path) -> Result<Connection> {
+fn open(database: &Path) -> Result<rusqlite::Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection =
-        Connection::open_with_flags(database, flags).with_context(|| database.display().to_string())?;
+    let connection = rusqlite::Connection::open_with_flags(database, flags)
+        .with_context(|| database.display().to_string())?;
     connection.busy_timeout(Duration::from_secs(5))?;
     Ok(connection)
 }
@@ -209,30 +247,4 @@ fn walk(dir: &Path, prefix: &str, found: &mut BTreeMap<String, Stored>) -> Resul
         }
     }
     Ok(())
-}
-
-async fn list(gate: &Gate, account: &str) -> Result<Listing> {
-    let (_connection, mut raw) = gate.raw(account).await?;
-    let mut listing = Listing::new();
-    for area in ["/upload", "/sent", "/failed"] {
-        let mut names = BTreeMap::new();
-        let mut directories = vec![String::new()];
-        while let Some(directory) = directories.pop() {
-            for entry in raw.list(&format!("{area}{directory}")).await? {
-                let name = entry.text();
-                if name == "." || name == ".." {
-                    continue;
-                }
-                let path = format!("{directory}/{name}");
-                if entry.attrs.permissions.is_some_and(|mode| mode & 0o170_000 == 0o040_000) {
-                    directories.push(path);
-                } else {
-                    let before = names.insert(path.clone(), entry.attrs.size.unwrap_or(u64::MAX));
-                    ensure!(before.is_none(), "{area}{path} is listed twice");
-                }
-            }
-        }
-        listing.insert(area.to_owned(), names);
-    }
-    Ok(listing)
 }

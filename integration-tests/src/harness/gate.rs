@@ -32,12 +32,18 @@ pub enum Roles {
     One,
     /// `dropgate gateway`, `worker` and `ops`.
     Three,
+    /// `dropgate gateway`, a member of a cluster.
+    Gateway,
+    /// `dropgate worker`, a member of a cluster.
+    Worker,
 }
 
 impl Roles {
     fn commands(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::One => &[("run", "ready.json")],
+            Self::Gateway => &[("gateway", "ready-gateway.json")],
+            Self::Worker => &[("worker", "ready-worker.json")],
             Self::Three => &[
                 ("gateway", "ready-gateway.json"),
                 ("worker", "ready-worker.json"),
@@ -147,9 +153,12 @@ impl Gate {
             passed: false,
             setup,
         };
-        let keys = HostKeys::shared()?;
-        for key in [&keys.ed25519, &keys.rsa] {
-            gate.cli.run(&["hostkey", "import", &key.display().to_string()]).await?;
+        // The members of a cluster have theirs in a common store.
+        if matches!(gate.setup.roles, Roles::One | Roles::Three) {
+            let keys = HostKeys::shared()?;
+            for key in [&keys.ed25519, &keys.rsa] {
+                gate.cli.run(&["hostkey", "import", &key.display().to_string()]).await?;
+            }
         }
         for account in gate.setup.accounts.clone() {
             gate.add_account(&account, &[]).await?;
