@@ -5,7 +5,7 @@ CONFIG ?= config/local.toml
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 .DEFAULT_GOAL := help
-.PHONY: help run build check fmt fmt-check lint schemas deny test-deps services services-stop test test-unit test-servers test-full bench chaos
+.PHONY: help run build check fmt fmt-check lint schemas deny embedded test-deps services services-stop test test-unit test-servers test-servers-given test-full bench chaos
 
 help: ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -21,6 +21,7 @@ check: ## everything that CI runs: format, lints, schemas, licences and advisori
 	@scripts/timed lints $(MAKE) --no-print-directory lint
 	@scripts/timed schemas $(MAKE) --no-print-directory schemas
 	@scripts/timed licences $(MAKE) --no-print-directory deny
+	@scripts/timed 'embedded build' $(MAKE) --no-print-directory embedded
 	@$(MAKE) --no-print-directory test
 
 fmt: ## format the code
@@ -30,13 +31,17 @@ fmt-check:
 	$(CARGO) fmt --all --check
 
 lint: ## clippy on everything, warnings are errors
-	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --locked --workspace --all-targets \
+		--features dropgate-backends/server-tests,dropgate-workers/server-tests -- -D warnings
 
 schemas: ## the published JSON Schemas and examples are those of the code
 	$(CARGO) test --locked -q -p dropgate-schemas --test published
 
 deny: ## licences, sources, bans and advisories of everything we depend on
 	@scripts/deny
+
+embedded: ## the program builds without the features of a cluster, and without their SDKs
+	@scripts/embedded
 
 test-deps: ## install the servers and clients that tests talk to
 	@scripts/test-deps
@@ -51,17 +56,25 @@ services-stop: ## end what `make services` started
 test: ## every test that ends in minutes, with the real servers and clients it needs
 	@scripts/timed 'test servers and clients' $(MAKE) --no-print-directory test-deps
 	@scripts/timed 'unit tests' $(MAKE) --no-print-directory test-unit
-	@scripts/timed 'end-to-end tests' $(CARGO) test --locked -p dropgate-integration-tests
+	@scripts/timed 'end-to-end tests' $(CARGO) test --locked -p dropgate-integration-tests --test e2e
+	@scripts/timed 'tests on real servers' $(MAKE) --no-print-directory test-servers
 
 test-unit: ## unit, property and conformance tests: no servers
 	$(CARGO) test --locked --workspace --exclude dropgate-integration-tests
 
-test-servers: ## the adapters against the real servers they are for
-	@scripts/services run -- $(CARGO) test --locked -p dropgate-backends -p dropgate-workers \
-		--features dropgate-backends/server-tests,dropgate-workers/server-tests servers
+test-servers: ## adapters and a cluster on the real servers they are for
+	@scripts/services run -- $(MAKE) --no-print-directory test-servers-given
+
+# The same on servers that run already, named by DROPGATE_TEST_* variables.
+test-servers-given:
+	@scripts/timed 'adapters on real servers' $(CARGO) test --locked -p dropgate-backends -p dropgate-workers \
+		--features dropgate-backends/server-tests,dropgate-workers/server-tests --lib servers
+	@scripts/timed 'a cluster on real servers' $(CARGO) test --locked -p dropgate-integration-tests --test cluster
 
 test-full: check ## everything, the long tests included
-	@scripts/timed 'long tests' $(CARGO) test --locked -p dropgate-integration-tests -- --ignored
+	@scripts/timed 'long tests' $(CARGO) test --locked -p dropgate-integration-tests --test e2e -- --ignored
+	@DROPGATE_CLUSTER_UPLOADS=2000 scripts/timed 'a cluster, longer' scripts/services run -- \
+		$(CARGO) test --locked -p dropgate-integration-tests --test cluster
 
 bench: test-deps ## compare with OpenSSH on this machine
 	$(CARGO) build --locked --release -p dropgate
