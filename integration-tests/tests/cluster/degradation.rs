@@ -1,0 +1,222 @@
+//! Each server that a cluster stands on, out of order while a partner uploads: the client is told the right thing soon, what
+//! was accepted is safe, and everything is done once the server is back.
+
+use crate::REST;
+use anyhow::{Context as _, Result, ensure};
+use dropgate_integration_tests::{
+    checker::Ledger,
+    cluster::Cluster,
+    harness::{payload, until::until},
+    raw::{Attrs, Connection, Raw, Request, Transport, frame},
+};
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
+
+/// What partners see while a server is out of order.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    /// Uploads are accepted, and are delivered later.
+    Nothing,
+    /// Uploads are refused with FAILURE, and nothing else.
+    Failure,
+}
+
+/// How a server is out of order.
+#[derive(Clone, Copy)]
+enum Fault {
+    /// Connections stay open and nothing answers.
+    Paused,
+    /// Connections are refused.
+    Stopped,
+}
+
+impl Fault {
+    const fn commands(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Paused => ("pause", "resume"),
+            Self::Stopped => ("stop", "start"),
+        }
+    }
+}
+
+/// The longest that a client may wait for any answer; WinSCP gives up after 15 s.
+const ANSWER: Duration = Duration::from_secs(15);
+/// Within this, what was accepted before and meanwhile is done after the server is back.
+const DRAINED: Duration = Duration::from_secs(60);
+
+fn services(command: &str, server: &str) -> Result<()> {
+    ensure!(
+        std::env::var_os("DROPGATE_TEST_SERVICES").is_some(),
+        "DROPGATE_TEST_SERVICES is not set: this test stops servers, run it under `scripts/services run --`"
+    );
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/services");
+    let output = Command::new(script).args([command, server]).output().context(script)?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "scripts/services {command} {server}: {said}");
+    Ok(())
+}
+
+/// Puts the server back in order, also when the test ends early: the next one needs it.
+struct Broken(&'static str, Fault);
+
+impl Broken {
+    fn new(server: &'static str, fault: Fault) -> Result<Self> {
+        services(fault.commands().0, server)?;
+        Ok(Self(server, fault))
+    }
+}
+
+impl Drop for Broken {
+    fn drop(&mut self) {
+        if let Err(error) = services(self.1.commands().1, self.0) {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
+async fn session(cluster: &Cluster) -> Result<(Connection, Raw)> {
+    let first = cluster.first()?;
+    let connection = Connection::open(first.sftp()?, &first.login("alder"), &Transport::default()).await?;
+    let mut raw = connection.sftp().await?;
+    raw.init(3).await?;
+    Ok((connection, raw))
+}
+
+/// One upload; whether it was accepted, and how long the slowest answer took.
+async fn upload(raw: &mut Raw, ledger: &Ledger, number: u64, length: usize) -> Result<(bool, Duration)> {
+    let data = payload::bytes(number, length);
+    let path = format!("/upload/file-{number}");
+    let line = ledger.begin("alder", &path, &data)?;
+    let begun = Instant::now();
+    let refused = refusal(raw, &path, &data).await?;
+    let took = begun.elapsed();
+    let Some((code, text)) = refused else {
+        ledger.acknowledge(line)?;
+        return Ok((true, took));
+    };
+    ensure!(code == 4, "a server that is out of order is told as FAILURE, not as {code}: {text}");
+    Ok((false, took))
+}
+
+/// Uploads; the first refusal, if there was one.
+async fn refusal(raw: &mut Raw, path: &str, data: &[u8]) -> Result<Option<(u32, String)>> {
+    let flags = frame::WRITE | frame::CREAT | frame::TRUNC;
+    let opened = raw.call(Request::Open { path: path.as_bytes(), flags, attrs: Attrs::none() }).await?;
+    let Ok(handle) = opened.handle() else {
+        return opened.status().map(|(code, text)| Some((code, text.to_owned())));
+    };
+    let mut replies = raw.write_all(&handle, 0, data, 32_000).await?;
+    replies.push(raw.send(Request::Close { handle: &handle }).await?);
+    let mut refused = None;
+    for id in replies {
+        let reply = raw.reply_to(id).await?;
+        let (code, text) = reply.status()?;
+        if code != 0 && refused.is_none() {
+            refused = Some((code, text.to_owned()));
+        }
+    }
+    Ok(refused)
+}
+
+async fn live_through(server: &'static str, fault: Fault, seen: Seen) -> Result<()> {
+    let cluster = Cluster::start(1, 1).await?;
+    let ledger = Ledger::in_memory();
+    let (_connection, mut raw) = session(&cluster).await?;
+    let mut number = 0;
+    let mut next = || {
+        number += 1;
+        // Some ride in the record, some are stored by themselves.
+        (number, if number % 2 == 0 { 3_000 } else { 300_000 })
+    };
+    for _ in 0..6 {
+        let (number, length) = next();
+        ensure!(
+            upload(&mut raw, &ledger, number, length).await?.0,
+            "an upload while all is well was refused"
+        );
+    }
+
+    let broken = Broken::new(server, fault)?;
+    for _ in 0..3 {
+        let (number, length) = next();
+        let (accepted, took) = upload(&mut raw, &ledger, number, length).await?;
+        ensure!(took < 2 * ANSWER, "{server} is out of order and an upload of {length} bytes took {took:?}");
+        match seen {
+            Seen::Nothing => ensure!(accepted, "{server} is out of order, and an upload was refused"),
+            // A small file may still be accepted while nobody knows that the blob store is down.
+            Seen::Failure => {
+                ensure!(!accepted || length < 65_536, "{server} is out of order, and an upload was accepted")
+            }
+        }
+    }
+    drop(broken);
+    let back = Instant::now();
+
+    // The next upload is accepted soon, over the session that was there all the time or a new one.
+    until(Duration::from_secs(45), "an upload to be accepted again", || {
+        let (number, length) = next();
+        let (cluster, ledger) = (&cluster, &ledger);
+        async move {
+            let (_connection, mut raw) = session(cluster).await?;
+            Ok(upload(&mut raw, ledger, number, length).await?.0.then_some(()))
+        }
+    })
+    .await?;
+    cluster.verify(&ledger, REST).await?;
+    let took = back.elapsed();
+    println!("{server}: everything was done {took:?} after it was back");
+    ensure!(took < DRAINED, "{server} was back for {took:?} before everything was done");
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_broker_does_not_answer() -> Result<()> {
+    live_through("rabbitmq", Fault::Paused, Seen::Nothing).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_broker_is_gone() -> Result<()> {
+    live_through("rabbitmq", Fault::Stopped, Seen::Nothing).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_destination_does_not_answer() -> Result<()> {
+    live_through("minio", Fault::Paused, Seen::Nothing).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_destination_is_gone() -> Result<()> {
+    live_through("minio", Fault::Stopped, Seen::Nothing).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_blob_store_does_not_answer() -> Result<()> {
+    live_through("azurite", Fault::Paused, Seen::Failure).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_blob_store_is_gone() -> Result<()> {
+    live_through("azurite", Fault::Stopped, Seen::Failure).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_state_store_does_not_answer() -> Result<()> {
+    live_through("mongodb", Fault::Paused, Seen::Failure).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_state_store_is_gone() -> Result<()> {
+    live_through("mongodb", Fault::Stopped, Seen::Failure).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_credential_store_does_not_answer() -> Result<()> {
+    live_through("openbao", Fault::Paused, Seen::Nothing).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_credential_store_is_gone() -> Result<()> {
+    live_through("openbao", Fault::Stopped, Seen::Nothing).await
+}
