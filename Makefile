@@ -69,12 +69,12 @@ test-servers: ## adapters and a cluster on the real servers they are for
 test-servers-given:
 	@scripts/timed 'adapters on real servers' $(CARGO) test --locked -p dropgate-backends -p dropgate-workers \
 		--features dropgate-backends/server-tests,dropgate-workers/server-tests --lib servers
-	@scripts/timed 'a cluster on real servers' $(CARGO) test --locked -p dropgate-integration-tests --test cluster
+	@scripts/timed 'a cluster on real servers' $(CARGO) test --locked -p dropgate-integration-tests --test cluster -- --test-threads=1
 
 test-full: check ## everything, the long tests included
 	@scripts/timed 'long tests' $(CARGO) test --locked -p dropgate-integration-tests --test e2e -- --ignored
 	@DROPGATE_CLUSTER_UPLOADS=2000 scripts/timed 'a cluster, longer' scripts/services run -- \
-		$(CARGO) test --locked -p dropgate-integration-tests --test cluster
+		$(CARGO) test --locked -p dropgate-integration-tests --test cluster -- --test-threads=1
 
 bench: test-deps ## compare with OpenSSH on this machine
 	$(CARGO) build --locked --release -p dropgate
