@@ -24,6 +24,8 @@ use std::{
 
 /// How long a start may take: the first one opens the database and reads keys.
 const START: Duration = Duration::from_secs(30);
+/// How long an orderly end may take: 30 s to drain, 15 s to close the stores, and some for a busy machine.
+pub const STOP: Duration = Duration::from_secs(60);
 /// Which processes make up the gate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Roles {
@@ -408,11 +410,11 @@ impl Gate {
     /// SIGTERM to every process; how each ended.
     ///
     /// # Errors
-    /// If one does not end within 40 s.
+    /// If one does not end within [`STOP`].
     pub async fn terminate(&mut self) -> Result<Vec<(&'static str, ExitStatus)>> {
         let mut ends = Vec::new();
         for (role, mut process) in self.processes.drain(..) {
-            let end = process.terminate(Duration::from_secs(40)).await.with_context(|| role.to_owned())?;
+            let end = process.terminate(STOP).await.with_context(|| role.to_owned())?;
             ends.push((role, end));
         }
         self.sftp = None;
