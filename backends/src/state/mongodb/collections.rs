@@ -60,12 +60,14 @@ pub(super) struct Index {
     pub(super) unique: bool,
     /// Only documents that match are in it.
     pub(super) only: Option<Document>,
+    /// Only documents that have the field are in it.
+    pub(super) sparse: bool,
     /// Documents go when the date of the key is so long ago.
     pub(super) expire: Option<Duration>,
 }
 
 const fn index(collection: &'static str, name: &'static str, keys: Document) -> Index {
-    Index { collection, name, keys, unique: false, only: None, expire: None }
+    Index { collection, name, keys, unique: false, only: None, sparse: false, expire: None }
 }
 
 impl Index {
@@ -76,6 +78,11 @@ impl Index {
 
     fn only(mut self, filter: Document) -> Self {
         self.only = Some(filter);
+        self
+    }
+
+    fn sparse(mut self) -> Self {
+        self.sparse = true;
         self
     }
 
@@ -90,7 +97,7 @@ pub(super) fn indexes() -> Vec<Index> {
     let there = |field: &str| doc! { field: { "$exists": true } };
     let upload = |name, keys| index(UPLOADS, name, keys);
     let audit = |name, field: &str| index(AUDIT, name, doc! { field: 1, "_id": 1 }).only(there(field));
-    let unplaced = |collection| index(collection, "unplaced", doc! { "unplaced": 1 }).only(there("unplaced"));
+    let unplaced = |collection| index(collection, "unplaced", doc! { "unplaced": 1 }).sparse();
     vec![
         upload("by_path", doc! { "record.account": 1, "keys.path": 1, "record.version": -1 }).unique(),
         upload(
@@ -102,9 +109,9 @@ pub(super) fn indexes() -> Vec<Index> {
         upload("by_account", doc! { "record.account": 1, "_id": -1 }),
         upload("by_partner", doc! { "record.partner": 1, "_id": -1 }),
         upload("by_opening", doc! { "opened_at": 1 }),
-        upload("by_digest", doc! { "record.sha256": 1 }).only(there("record.sha256")),
-        upload("by_blob", doc! { "blob": 1 }).only(there("blob")),
-        upload("by_owner", doc! { "owners": 1 }).only(there("owners")),
+        upload("by_digest", doc! { "record.sha256": 1 }).sparse(),
+        upload("by_blob", doc! { "blob": 1 }).sparse(),
+        upload("by_owner", doc! { "owners": 1 }).sparse(),
         upload("counts", doc! { "deleted": 1, "record.state": 1 }),
         unplaced(UPLOADS),
         index(
@@ -124,9 +131,9 @@ pub(super) fn indexes() -> Vec<Index> {
         index(AUDIT, "by_actor", doc! { "actor": 1, "_id": 1 }),
         index(AUDIT, "by_moment", doc! { "at": 1 }),
         index(OUTBOX, "by_entry", doc! { "entry": 1 }).unique(),
-        index(OUTBOX, "by_kind", doc! { "kind": 1, "waits": 1, "_id": 1 }).only(there("kind")),
-        index(OUTBOX, "later", doc! { "not_before": 1 }).only(there("not_before")),
-        index(OUTBOX, "oldest", doc! { "due": 1 }).only(there("due")),
+        index(OUTBOX, "by_kind", doc! { "kind": 1, "waits": 1, "_id": 1 }),
+        index(OUTBOX, "later", doc! { "not_before": 1 }).sparse(),
+        index(OUTBOX, "oldest", doc! { "due": 1 }).sparse(),
         index(OUTBOX, "handled", doc! { "handled_at": 1 }).expire(HANDLED_FOR),
         index(EVENT_LOG, "by_event", doc! { "event_id": 1 }).unique(),
         index(EVENT_LOG, "by_partner", doc! { "partner": 1, "sequence": 1 }).unique(),

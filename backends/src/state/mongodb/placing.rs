@@ -19,7 +19,10 @@ use mongodb::{
 };
 use std::{
     collections::HashSet,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 use tokio::sync::{Mutex, Notify};
@@ -41,6 +44,15 @@ pub(super) struct Placing {
     finished: Mutex<Option<Instant>>,
     wanted: Arc<Notify>,
     stopped: CancellationToken,
+    ends: Ends,
+}
+
+/// The last positions that this process knows of: mostly nobody else went on from them, so the end need not be looked for. 0
+/// where it must be.
+#[derive(Default)]
+struct Ends {
+    audit: AtomicU64,
+    outbox: AtomicU64,
 }
 
 impl Placing {
@@ -114,7 +126,11 @@ async fn batch(db: &Database) -> Outcome<bool> {
         audit.push(holder.audit);
         outbox.push(holder.outbox);
     }
-    tokio::try_join!(append(db, &db.audit, in_order(audit)), append(db, &db.outbox, in_order(outbox)))?;
+    let ends = &db.placing.ends;
+    tokio::try_join!(
+        append(db, &db.audit, &ends.audit, in_order(audit)),
+        append(db, &db.outbox, &ends.outbox, in_order(outbox)),
+    )?;
     // A document that was changed since has another token, and keeps its entries for the next pass. This write confirms what
     // was appended before it, too.
     tokio::try_join!(
@@ -149,7 +165,7 @@ async fn remove(db: &Database, tokens: Vec<String>) -> Outcome<()> {
 
 async fn holders(db: &Database, collection: &Collection<Document>) -> Outcome<Vec<Holder>> {
     let find = collection
-        .find(doc! { "unplaced": { "$exists": true } })
+        .find(doc! { "unplaced": { "$gt": "" } })
         .projection(doc! { "_id": 0, "unplaced": 1, "audit": 1, "outbox": 1 })
         .sort(doc! { "unplaced": 1 })
         .limit(integer(BATCH as u64))
@@ -200,17 +216,29 @@ fn in_order(holders: Vec<Vec<Document>>) -> Vec<Document> {
 }
 
 /// Appends entries at the end of a numbered collection, each once, in this order.
-async fn append(db: &Database, to: &Collection<Document>, mut entries: Vec<Document>) -> Outcome<()> {
+async fn append(
+    db: &Database,
+    to: &Collection<Document>,
+    end: &AtomicU64,
+    mut entries: Vec<Document>,
+) -> Outcome<()> {
     let mut patience = db.patience();
     while !entries.is_empty() {
-        let mut position = last(db, to).await?;
+        // Passes take turns within the process; another process makes the insertion fail, and then the end is looked for.
+        let mut position = match end.swap(0, Ordering::AcqRel) {
+            0 => last(db, to).await?,
+            known => known,
+        };
         for entry in &mut entries {
             position += 1;
             entry.insert("_id", integer(position));
         }
         let insert = to.insert_many(&entries).ordered(true).write_concern(hasty());
         let fault = match db.command(insert.into_future()).await {
-            Ok(_) => return Ok(()),
+            Ok(_) => {
+                end.store(position, Ordering::Release);
+                return Ok(());
+            }
             Err(fault @ (Fault::Duplicate(_) | Fault::Unknown(_))) => fault,
             Err(fault) => return Err(fault),
         };

@@ -180,6 +180,7 @@ fn model(index: &Index) -> IndexModel {
         .name(index.name.to_owned())
         .unique(index.unique.then_some(true))
         .partial_filter_expression(index.only.clone())
+        .sparse(index.sparse.then_some(true))
         .expire_after(index.expire)
         .build();
     IndexModel::builder().keys(index.keys.clone()).options(options).build()
@@ -192,7 +193,7 @@ fn same(ours: &Index, theirs: &IndexModel) -> bool {
         && ours.unique == options.unique.unwrap_or(false)
         && ours.only.as_ref().map(plain) == options.partial_filter_expression.as_ref().map(plain)
         && ours.expire == options.expire_after
-        && !options.sparse.unwrap_or(false)
+        && ours.sparse == options.sparse.unwrap_or(false)
 }
 
 /// A document with all whole numbers in one form.
