@@ -58,8 +58,18 @@ impl Probe {
             ("credentials", credentials),
         ]);
         let draining = self.draining.is_cancelled();
-        let ready = !draining && backends.values().all(|said| said == "ok");
+        let needed = |name: &str| self.roles.iter().any(|role| needs(role).contains(&name));
+        let ready = !draining && backends.iter().all(|(name, said)| said == "ok" || !needed(name));
         Readiness { ready, draining, roles: self.roles, backends }
+    }
+}
+
+/// The backends that a role can't do its work without. A gateway accepts uploads while the broker is down.
+fn needs(role: &str) -> &'static [&'static str] {
+    match role {
+        "gateway" => &["blob", "state", "credentials"],
+        "worker" => &["blob", "state", "queue", "events"],
+        _ => &["state"],
     }
 }
 
@@ -78,7 +88,8 @@ pub(crate) async fn livez() -> &'static str {
     "ok\n"
 }
 
-/// `GET /readyz`: 200 when every backend answers and the process is not draining, else 503. The body says which.
+/// `GET /readyz`: 200 when every backend that the process's roles need answers and it is not draining, else 503. The body
+/// says what each backend answered.
 pub(crate) async fn readyz(State(probe): State<Probe>) -> impl IntoResponse {
     let readiness = probe.readiness().await;
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

@@ -5,10 +5,11 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use dropgate_backends::{
-    Backends, BackendsConfig, BlobError, BlobReader, BlobStore, BlobWriter, blob::Space, observe::Counter,
+    Backends, BackendsConfig, BlobError, BlobReader, BlobStore, BlobWriter, Claimed, JobQueue, QueueError,
+    blob::Space, observe::Counter,
 };
 use dropgate_ops::Probe;
-use dropgate_schemas::{id::BlobId, upload::StagedBlob};
+use dropgate_schemas::{id::BlobId, job::Job, upload::StagedBlob};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -173,5 +174,44 @@ async fn a_connection_that_says_nothing_is_not_kept() {
     assert!(matches!(end, Ok(Ok(0) | Err(_))), "{end:?}");
     server.stop.cancel();
     server.task.await.unwrap();
+    backends.close().await;
+}
+
+/// A broker that is down.
+struct Down;
+
+#[async_trait]
+impl JobQueue for Down {
+    async fn publish(&self, _: &[Job]) -> Result<(), QueueError> {
+        self.check().await
+    }
+    async fn take(&self, _: usize, _: Duration) -> Result<Vec<Claimed>, QueueError> {
+        self.check().await.map(|()| Vec::new())
+    }
+    async fn ack(&self, _: &[u64]) -> Result<(), QueueError> {
+        self.check().await
+    }
+    async fn release(&self, _: u64, _: Duration) -> Result<(), QueueError> {
+        self.check().await
+    }
+    async fn depth(&self) -> Result<u64, QueueError> {
+        self.check().await.map(|()| 0)
+    }
+    async fn check(&self) -> Result<(), QueueError> {
+        Err(QueueError::Unavailable("connection refused".to_owned()))
+    }
+}
+
+#[tokio::test]
+async fn a_gateway_is_ready_without_the_broker_and_a_worker_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let backends = open(&dir).await;
+    let down = Backends { queue: Arc::new(Down), ..backends.clone() };
+    for (roles, ready) in [(&["gateway"][..], true), (&["worker"], false), (&["gateway", "worker"], false)] {
+        let probe = Probe { backends: down.clone(), roles, draining: CancellationToken::new() };
+        let said = probe.readiness().await;
+        assert_eq!(said.ready, ready, "{roles:?}");
+        assert_ne!(said.backends["queue"], "ok");
+    }
     backends.close().await;
 }
