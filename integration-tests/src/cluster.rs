@@ -61,6 +61,16 @@ impl Cluster {
         self.gateways.first().context("a cluster without a gateway")
     }
 
+    /// Address of the broker, with user and password.
+    ///
+    /// # Errors
+    /// If the environment does not name it.
+    pub fn broker(&self) -> Result<String> {
+        let uri = variable("DROPGATE_TEST_AMQP_URI")?;
+        let server = uri.strip_prefix("amqp://").and_then(|rest| rest.split('/').next());
+        Ok(format!("amqp://{}/{}", server.context("no address of a broker")?, self.foreign.name()))
+    }
+
     /// Clients that upload without rest over all gateways.
     ///
     /// # Errors
@@ -200,12 +210,13 @@ impl Load {
     }
 }
 
+fn variable(name: &str) -> Result<String> {
+    std::env::var(name)
+        .with_context(|| format!("{name} is not set: run this under `scripts/services run --`"))
+}
+
 /// The config that all members have.
 fn config(foreign: &Foreign) -> Result<String> {
-    let variable = |name: &str| {
-        std::env::var(name)
-            .with_context(|| format!("{name} is not set: run this under `scripts/services run --`"))
-    };
     let name = foreign.name();
     let broker = variable("DROPGATE_TEST_AMQP_URI")?;
     let broker = broker.rsplit('@').next().and_then(|rest| rest.split('/').next()).unwrap_or_default();

@@ -154,7 +154,7 @@ pub struct DestinationRef {
     /// Bucket or container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
-    /// Key, or path below the destination's root.
+    /// Key below the destination's prefix, or path below its root; `uri` has the whole address.
     pub key: String,
     /// ETag or version id.
     #[serde(default, skip_serializing_if = "Option::is_none")]

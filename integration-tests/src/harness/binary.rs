@@ -27,20 +27,33 @@ fn find() -> Result<PathBuf> {
         ensure!(path.is_file(), "DROPGATE_BIN is {}, which is no file", path.display());
         return Ok(path);
     }
+    build(&["-p", "dropgate"], "dropgate")
+}
+
+/// An example of this package, brought up to date.
+///
+/// # Errors
+/// If it can't be built.
+pub fn example(name: &str) -> Result<PathBuf> {
+    build(&["-p", env!("CARGO_PKG_NAME"), "--example", name], &format!("examples/{name}"))
+}
+
+fn build(what: &[&str], file: &str) -> Result<PathBuf> {
     let profile = profile_dir()?;
+    let what_for_people = what.join(" ");
     let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    build.args(["build", "--quiet", "-p", "dropgate"]).current_dir(workspace()?);
+    build.args(["build", "--quiet"]).args(what).current_dir(workspace()?);
     if profile.file_name().is_some_and(|name| name == "release") {
         build.arg("--release");
     }
-    let built = build.output().context("running cargo build -p dropgate")?;
+    let built = build.output().with_context(|| format!("running cargo build {what_for_people}"))?;
     ensure!(
         built.status.success(),
-        "cargo build -p dropgate failed:\n{}",
+        "cargo build {what_for_people} failed:\n{}",
         String::from_utf8_lossy(&built.stderr)
     );
-    let path = profile.join("dropgate");
-    ensure!(path.is_file(), "{} is not there after cargo build -p dropgate", path.display());
+    let path = profile.join(file);
+    ensure!(path.is_file(), "{} is not there after cargo build {what_for_people}", path.display());
     Ok(path)
 }
 

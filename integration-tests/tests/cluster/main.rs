@@ -1,6 +1,8 @@
 //! Tests of a cluster on real servers. Run them with `scripts/services run -- cargo test ... --test cluster`.
 
 #[cfg(test)]
+mod consumers;
+#[cfg(test)]
 mod degradation;
 
 use anyhow::{Context as _, Result, ensure};
