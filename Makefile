@@ -40,7 +40,7 @@ schemas: ## the published JSON Schemas and examples are those of the code
 deny: ## licences, sources, bans and advisories of everything we depend on
 	@scripts/deny
 
-embedded: ## the program builds without the features of a cluster, and without their SDKs
+embedded: ## the program without the features of a cluster carries none of their SDKs
 	@scripts/embedded
 
 test-deps: ## install the servers and clients that tests talk to
@@ -59,22 +59,26 @@ test: ## every test that ends in minutes, with the real servers and clients it n
 	@scripts/timed 'end-to-end tests' $(CARGO) test --locked -p dropgate-integration-tests --test e2e
 	@scripts/timed 'tests on real servers' $(MAKE) --no-print-directory test-servers
 
+# Unit tests and those on real servers are built the same way, so that nothing is built twice.
+CRATES := --workspace --exclude dropgate-integration-tests \
+	--features dropgate-backends/server-tests,dropgate-workers/server-tests
+
 test-unit: ## unit, property and conformance tests: no servers
-	$(CARGO) test --locked --workspace --exclude dropgate-integration-tests
+	$(CARGO) test --locked $(CRATES) -- --skip servers::
 
 test-servers: ## adapters and a cluster on the real servers they are for
 	@scripts/services run -- $(MAKE) --no-print-directory test-servers-given
 
 # The same on servers that run already, named by DROPGATE_TEST_* variables.
 test-servers-given:
-	@scripts/timed 'adapters on real servers' $(CARGO) test --locked -p dropgate-backends -p dropgate-workers \
-		--features dropgate-backends/server-tests,dropgate-workers/server-tests --lib servers
+	@scripts/timed 'adapters on real servers' $(CARGO) test --locked $(CRATES) --lib servers::
 	@scripts/timed 'a cluster on real servers' $(CARGO) test --locked -p dropgate-integration-tests --test cluster -- --test-threads=1
 
 test-full: check ## everything, the long tests included
+	@scripts/timed 'embedded build' $(CARGO) check --locked -p dropgate --no-default-features
 	@scripts/timed 'long tests' $(CARGO) test --locked -p dropgate-integration-tests --test e2e -- --ignored
-	@DROPGATE_CLUSTER_UPLOADS=2000 scripts/timed 'a cluster, longer' scripts/services run -- \
-		$(CARGO) test --locked -p dropgate-integration-tests --test cluster -- --test-threads=1
+	@DROPGATE_CLUSTER_UPLOADS=500 scripts/timed 'a cluster, longer' scripts/services run -- \
+		$(CARGO) test --locked -p dropgate-integration-tests --test cluster -- --test-threads=1 --include-ignored
 
 bench: test-deps ## compare with OpenSSH on this machine
 	$(CARGO) build --locked --release -p dropgate

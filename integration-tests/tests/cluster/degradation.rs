@@ -177,6 +177,7 @@ async fn the_broker_does_not_answer() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "the same as when it does not answer, but for a stop and a start: make test-full"]
 async fn the_broker_is_gone() -> Result<()> {
     live_through("rabbitmq", Fault::Stopped, Seen::Nothing).await
 }
@@ -187,6 +188,7 @@ async fn the_destination_does_not_answer() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "the same as when it does not answer, but for a stop and a start: make test-full"]
 async fn the_destination_is_gone() -> Result<()> {
     live_through("minio", Fault::Stopped, Seen::Nothing).await
 }
@@ -197,6 +199,7 @@ async fn the_blob_store_does_not_answer() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "the same as when it does not answer, but for a stop and a start: make test-full"]
 async fn the_blob_store_is_gone() -> Result<()> {
     live_through("azurite", Fault::Stopped, Seen::Failure).await
 }
@@ -207,6 +210,7 @@ async fn the_state_store_does_not_answer() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "the same as when it does not answer, but for a stop and a start: make test-full"]
 async fn the_state_store_is_gone() -> Result<()> {
     live_through("mongodb", Fault::Stopped, Seen::Failure).await
 }
@@ -217,6 +221,7 @@ async fn the_credential_store_does_not_answer() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "the same as when it does not answer, but for a stop and a start: make test-full"]
 async fn the_credential_store_is_gone() -> Result<()> {
     live_through("openbao", Fault::Stopped, Seen::Nothing).await
 }
