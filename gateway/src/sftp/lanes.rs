@@ -34,11 +34,10 @@ impl Lanes {
     /// Takes the next place on each of `lanes`.
     pub(super) fn enter(&mut self, lanes: Vec<Lane>) -> Ticket {
         let done = CancellationToken::new();
-        let before = lanes
-            .into_iter()
-            .filter_map(|lane| self.last.insert(lane, done.clone()))
-            .filter(|token| !token.is_cancelled())
-            .collect();
+        // All looked at before any is taken: a RENAME to the same name is on one lane twice and must not wait for itself.
+        let last = lanes.iter().filter_map(|lane| self.last.get(lane));
+        let before = last.filter(|token| !token.is_cancelled()).cloned().collect();
+        self.last.extend(lanes.into_iter().map(|lane| (lane, done.clone())));
         self.entered = self.entered.wrapping_add(1);
         if self.entered.is_multiple_of(SWEEP) {
             self.last.retain(|_, token| !token.is_cancelled());
@@ -66,6 +65,19 @@ impl Drop for Ticket {
 mod tests {
     use super::*;
     use std::sync::{Arc, Mutex};
+
+    #[tokio::test]
+    async fn a_request_on_one_lane_twice_waits_for_others_and_not_for_itself() {
+        let mut lanes = Lanes::default();
+        let path = || Lane::Path("a".to_owned());
+        let first = lanes.enter(vec![path()]);
+        let mut twice = lanes.enter(vec![path(), path()]);
+        let mut waiting = std::pin::pin!(twice.wait());
+        assert!(futures::poll!(waiting.as_mut()).is_pending());
+        drop(first);
+        let waited = tokio::time::timeout(std::time::Duration::from_secs(30), waiting).await;
+        waited.expect("nothing is before it any more");
+    }
 
     #[tokio::test]
     async fn one_lane_keeps_order_and_others_pass() {
