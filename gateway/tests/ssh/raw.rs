@@ -15,6 +15,7 @@ pub(crate) const SERVICE_ACCEPT: u8 = 6;
 pub(crate) const USERAUTH_REQUEST: u8 = 50;
 pub(crate) const USERAUTH_FAILURE: u8 = 51;
 pub(crate) const USERAUTH_SUCCESS: u8 = 52;
+pub(crate) const USERAUTH_PK_OK: u8 = 60;
 pub(crate) const CHANNEL_OPEN: u8 = 90;
 pub(crate) const CHANNEL_OPEN_CONFIRMATION: u8 = 91;
 pub(crate) const CHANNEL_DATA: u8 = 94;
@@ -57,27 +58,36 @@ impl Direction {
 
 pub(crate) struct RawClient {
     stream: TcpStream,
-    keys: Option<(Direction, Direction)>,
+    server_id: String,
+    to_server: Option<Direction>,
+    to_client: Option<Direction>,
 }
+
+const OWN_ID: &str = "SSH-2.0-Raw";
 
 impl RawClient {
     /// Connects and exchanges keys.
     pub(crate) async fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).await.unwrap();
-        stream.set_nodelay(true).unwrap();
-        let mut client = Self { stream, keys: None };
-        client.exchange_keys().await;
+        let mut client = Self::greet(address).await;
+        client.offer_algorithms().await.exchange_keys(&mut client).await.take(&mut client).await;
         client
     }
 
-    async fn exchange_keys(&mut self) {
-        let own_id = "SSH-2.0-Raw";
-        self.stream.write_all(format!("{own_id}\r\n").as_bytes()).await.unwrap();
+    /// Connects and exchanges identification strings; everything is in clear.
+    pub(crate) async fn greet(address: SocketAddr) -> Self {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.write_all(format!("{OWN_ID}\r\n").as_bytes()).await.unwrap();
         let mut server_id = Vec::new();
         while !server_id.ends_with(b"\n") {
-            server_id.push(self.stream.read_u8().await.unwrap());
+            server_id.push(stream.read_u8().await.unwrap());
         }
         let server_id = String::from_utf8(server_id).unwrap().trim_end().to_owned();
+        Self { stream, server_id, to_server: None, to_client: None }
+    }
+
+    /// Exchanges KEXINIT.
+    pub(crate) async fn offer_algorithms(&mut self) -> Offered {
         let mut own_init = vec![20];
         own_init.extend([9; 16]);
         for list in [
@@ -96,54 +106,11 @@ impl RawClient {
         }
         own_init.extend([0; 5]);
         self.send(&own_init).await;
-        let server_init = self.receive().await.unwrap();
-        let private = EphemeralPrivateKey::generate(&X25519, &SystemRandom::new()).unwrap();
-        let public = private.compute_public_key().unwrap();
-        self.send(&message(30, &[&string(public.as_ref())])).await;
-        let reply = self.receive().await.unwrap();
-        assert_eq!(reply[0], 31);
-        let mut rest = &reply[1..];
-        let host_key = take_string(&mut rest);
-        let server_public = take_string(&mut rest);
-        let secret =
-            agree_ephemeral(private, UnparsedPublicKey::new(&X25519, &server_public), (), |shared| {
-                Ok(mpint(shared))
-            })
-            .unwrap();
-        let mut hash = Sha256::new();
-        for part in [
-            own_id.as_bytes(),
-            server_id.as_bytes(),
-            &own_init,
-            &server_init,
-            &host_key,
-            public.as_ref(),
-            &server_public,
-        ] {
-            hash.update(string(part));
-        }
-        hash.update(&secret);
-        let hash = hash.finalize();
-        assert_eq!(self.receive().await.unwrap(), [21]);
-        self.send(&[21]).await;
-        let derive = |letter: u8| {
-            let mut key = Sha256::new();
-            key.update(&secret);
-            key.update(hash);
-            key.update([letter]);
-            key.update(hash);
-            key.finalize()
-        };
-        let direction = |iv: u8, key: u8| Direction {
-            key: LessSafeKey::new(UnboundKey::new(&AES_128_GCM, &derive(key)[..16]).unwrap()),
-            nonce: derive(iv)[..12].try_into().unwrap(),
-        };
-        self.keys = Some((direction(b'A', b'C'), direction(b'B', b'D')));
+        Offered { own_init, server_init: self.receive().await.unwrap() }
     }
-
     /// Sends one message; an error means that the server hung up.
     pub(crate) async fn try_send(&mut self, payload: &[u8]) -> std::io::Result<()> {
-        let (block, head) = if self.keys.is_some() { (16, 1) } else { (8, 5) };
+        let (block, head) = if self.to_server.is_some() { (16, 1) } else { (8, 5) };
         let mut padding = block - (payload.len() + head) % block;
         if padding < 4 {
             padding += block;
@@ -152,7 +119,7 @@ impl RawClient {
         body.extend_from_slice(payload);
         body.extend(vec![0; padding]);
         let length = u32::try_from(body.len()).unwrap().to_be_bytes();
-        if let Some((to_server, _)) = &mut self.keys {
+        if let Some(to_server) = &mut self.to_server {
             let nonce = to_server.next_nonce();
             to_server.key.seal_in_place_append_tag(nonce, Aad::from(length), &mut body).unwrap();
         }
@@ -172,10 +139,10 @@ impl RawClient {
     pub(crate) async fn receive(&mut self) -> Option<Vec<u8>> {
         let mut length = [0; 4];
         self.stream.read_exact(&mut length).await.ok()?;
-        let tag = if self.keys.is_some() { 16 } else { 0 };
+        let tag = if self.to_client.is_some() { 16 } else { 0 };
         let mut body = vec![0; u32::from_be_bytes(length) as usize + tag];
         self.stream.read_exact(&mut body).await.ok()?;
-        if let Some((_, to_client)) = &mut self.keys {
+        if let Some(to_client) = &mut self.to_client {
             let nonce = to_client.next_nonce();
             to_client.key.open_in_place(nonce, Aad::from(length), &mut body).unwrap();
             body.truncate(body.len() - tag);
@@ -197,6 +164,17 @@ impl RawClient {
         }
     }
 
+    /// Nothing more is sent; what the server says until it hangs up.
+    pub(crate) async fn last_words(mut self) -> Vec<Vec<u8>> {
+        // The server may be gone already.
+        let _ = self.stream.shutdown().await;
+        let mut said = Vec::new();
+        while let Some(message) = self.receive().await {
+            said.push(message);
+        }
+        said
+    }
+
     pub(crate) async fn request_service(&mut self) {
         self.send(&message(SERVICE_REQUEST, &[&string("ssh-userauth")])).await;
         assert_eq!(self.answer().await.unwrap()[0], SERVICE_ACCEPT);
@@ -204,11 +182,7 @@ impl RawClient {
 
     pub(crate) async fn log_in(&mut self, user: &str, password: &str) {
         self.request_service().await;
-        let request = message(
-            USERAUTH_REQUEST,
-            &[&string(user), &string("ssh-connection"), &string("password"), &[0], &string(password)],
-        );
-        self.send(&request).await;
+        self.send(&auth_password(user, password)).await;
         assert_eq!(self.answer().await.unwrap(), [USERAUTH_SUCCESS]);
     }
 
@@ -221,6 +195,71 @@ impl RawClient {
         self.send(&subsystem(channel)).await;
         assert_eq!(self.answer().await.unwrap()[0], CHANNEL_SUCCESS);
         channel
+    }
+}
+
+/// Both sides have told their algorithms.
+pub(crate) struct Offered {
+    own_init: Vec<u8>,
+    server_init: Vec<u8>,
+}
+
+/// The server has sent NEWKEYS, the client has not.
+pub(crate) struct NewKeys(Direction);
+
+impl NewKeys {
+    /// Sends NEWKEYS.
+    pub(crate) async fn take(self, client: &mut RawClient) {
+        client.send(&[21]).await;
+        client.to_server = Some(self.0);
+    }
+}
+
+impl Offered {
+    /// Exchanges keys, up to the server's NEWKEYS.
+    pub(crate) async fn exchange_keys(self, client: &mut RawClient) -> NewKeys {
+        let private = EphemeralPrivateKey::generate(&X25519, &SystemRandom::new()).unwrap();
+        let public = private.compute_public_key().unwrap();
+        client.send(&message(30, &[&string(public.as_ref())])).await;
+        let reply = client.receive().await.unwrap();
+        assert_eq!(reply[0], 31);
+        let mut rest = &reply[1..];
+        let host_key = take_string(&mut rest);
+        let server_public = take_string(&mut rest);
+        let secret =
+            agree_ephemeral(private, UnparsedPublicKey::new(&X25519, &server_public), (), |shared| {
+                Ok(mpint(shared))
+            })
+            .unwrap();
+        let mut hash = Sha256::new();
+        for part in [
+            OWN_ID.as_bytes(),
+            client.server_id.as_bytes(),
+            &self.own_init,
+            &self.server_init,
+            &host_key,
+            public.as_ref(),
+            &server_public,
+        ] {
+            hash.update(string(part));
+        }
+        hash.update(&secret);
+        let hash = hash.finalize();
+        assert_eq!(client.receive().await.unwrap(), [21]);
+        let derive = |letter: u8| {
+            let mut key = Sha256::new();
+            key.update(&secret);
+            key.update(hash);
+            key.update([letter]);
+            key.update(hash);
+            key.finalize()
+        };
+        let direction = |iv: u8, key: u8| Direction {
+            key: LessSafeKey::new(UnboundKey::new(&AES_128_GCM, &derive(key)[..16]).unwrap()),
+            nonce: derive(iv)[..12].try_into().unwrap(),
+        };
+        client.to_client = Some(direction(b'B', b'D'));
+        NewKeys(direction(b'A', b'C'))
     }
 }
 
@@ -245,6 +284,19 @@ pub(crate) fn data(channel: u32, bytes: &[u8]) -> Vec<u8> {
 
 pub(crate) fn auth_none(user: &str) -> Vec<u8> {
     message(USERAUTH_REQUEST, &[&string(user), &string("ssh-connection"), &string("none")])
+}
+
+pub(crate) fn auth_password(user: &str, password: &str) -> Vec<u8> {
+    message(
+        USERAUTH_REQUEST,
+        &[&string(user), &string("ssh-connection"), &string("password"), &[0], &string(password)],
+    )
+}
+
+/// Asks whether a key would do, without a signature.
+pub(crate) fn auth_key_offer(user: &str, algorithm: &str, key: &[u8]) -> Vec<u8> {
+    let method = [string("publickey"), vec![0], string(algorithm), string(key)].concat();
+    message(USERAUTH_REQUEST, &[&string(user), &string("ssh-connection"), &method])
 }
 
 pub(crate) fn service_request() -> Vec<u8> {
