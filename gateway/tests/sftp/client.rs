@@ -22,7 +22,7 @@ use dropgate_gateway::{
 use dropgate_schemas::{
     account::{Account, OnDuplicate},
     audit::{Action, Actor, AuditEntry, AuditResult},
-    id::SessionId,
+    id::{InstanceId, SessionId},
     time::Timestamp,
     upload::{Grade, Upload, UploadState},
 };
@@ -120,6 +120,11 @@ impl Gate {
         self.ingest.live.channel_began(session);
         let engine = Engine::new(Session::new(tree, committer, journal, to, SessionLimits::default()));
         Client { engine, sink, next: 1, early: HashMap::new(), live: Arc::clone(&self.ingest.live), session }
+    }
+
+    /// Under which identity the gateway receives uploads.
+    pub(crate) fn instance(&self) -> (InstanceId, String) {
+        (self.identity.id(), self.identity.audit_node())
     }
 
     /// All uploads of the account, newest first.

@@ -8,6 +8,8 @@
 )]
 
 mod client;
+mod differential;
+mod model;
 mod names;
 mod resume;
 mod shaky;

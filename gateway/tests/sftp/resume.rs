@@ -165,42 +165,45 @@ async fn what_the_last_run_was_receiving_is_interrupted_at_start() {
 #[tokio::test]
 async fn cut_anywhere_nothing_commits_without_close() {
     let gate = Gate::start().await;
-    let content = bytes(5000);
-    // OPEN, two WRITEs and everything but the last byte of CLOSE.
+    let content = bytes(100);
+    // The first handle of every session has the same name.
     let mut client = gate.client().await;
     let handle = client.open("/upload/probe", WRITE | CREAT | TRUNC).await.handle();
     client.disconnect().await;
-    let write = |id: u32, at: u64, data: &[u8]| {
-        let body = [&[6][..], &id.to_be_bytes(), &string(&handle), &at.to_be_bytes(), &string(data)].concat();
-        string(&body)
+    let request =
+        |kind: u8, id: u32, fields: &[u8]| string(&[&[kind][..], &id.to_be_bytes(), fields].concat());
+    let open = |path: &str| {
+        let flags = (WRITE | CREAT | TRUNC).to_be_bytes();
+        request(3, 6, &[&string(path.as_bytes())[..], &flags, &[0; 4]].concat())
     };
-    let close = string(&[&[4][..], &9_u32.to_be_bytes(), &string(&handle)].concat());
-    let stream =
-        [write(7, 0, &content[..2500]), write(8, 2500, &content[2500..]), close[..close.len() - 1].to_vec()]
-            .concat();
-    for cut in [
-        0,
-        3,
-        5,
-        13,
-        21,
-        25,
-        26,
-        100,
-        2524,
-        2525,
-        2526,
-        2530,
-        2550,
-        stream.len() - 13,
-        stream.len() - 1,
-        stream.len(),
-    ] {
+    let write = |id: u32, at: u64, data: &[u8]| {
+        request(6, id, &[string(&handle), at.to_be_bytes().to_vec(), string(data)].concat())
+    };
+    let rest = [
+        write(7, 0, &content[..50]),
+        write(8, 50, &content[50..]),
+        // Without its last byte it is none.
+        request(4, 9, &string(&handle)),
+    ]
+    .concat();
+    // Every byte is a place to cut, and with that every boundary of a packet and of a field.
+    let length = open("/upload/cut000").len() + rest.len();
+    for cut in 0..=length {
         let mut client = gate.client().await;
-        let path = format!("/upload/cut{cut}");
-        assert_eq!(client.open(&path, WRITE | CREAT | TRUNC).await.handle(), handle);
-        client.feed(&stream[..cut]).await.unwrap();
+        let path = format!("/upload/cut{cut:03}");
+        let opening = open(&path);
+        let (first, second) = ([&opening[..], &rest].concat(), opening.len());
+        assert_eq!(first.len(), length);
+        client.feed(&first[..cut.min(second)]).await.unwrap();
+        if cut >= second {
+            // A client that waits for its handle; the WRITEs would be refused before.
+            assert_eq!(client.reply(6).await.handle(), handle);
+            client.feed(&first[second..cut]).await.unwrap();
+        }
         client.disconnect().await;
-        assert!(!gate.uploads().await.iter().any(|u| u.state.is_accepted()), "cut at {cut}");
+        let accepted = gate.states().await.into_iter().filter(|(_, _, state)| state.is_accepted());
+        assert_eq!(accepted.count(), usize::from(cut == length), "cut at {cut} of {length}");
     }
+    let accepted = gate.upload_at(&format!("/upload/cut{length:03}"), UploadState::Committed).await;
+    assert_eq!(gate.content(&accepted).await, content);
 }
