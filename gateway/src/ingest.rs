@@ -15,6 +15,7 @@ mod parking;
 mod recovery;
 mod renaming;
 pub mod reorder;
+mod spare;
 mod storage;
 mod upload;
 

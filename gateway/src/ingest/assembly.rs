@@ -4,7 +4,9 @@
 use super::{
     error::IngestError,
     reorder::{ReorderWindow, WindowLimits},
+    spare::Spare,
 };
+use std::sync::Arc;
 
 /// The open end of an upload: `base` bytes were handed on as blocks, the next ones collect in `fill`, and what lies
 /// behind a gap waits in the window.
@@ -19,6 +21,7 @@ pub(super) struct Assembly {
     fill: Vec<u8>,
     window: ReorderWindow,
     block_size: usize,
+    spare: Arc<Spare>,
 }
 
 /// What a write did besides being taken.
@@ -32,7 +35,13 @@ pub(super) struct Placed {
 
 impl Assembly {
     /// `there` bytes exist already and may be continued; the last of them are `tail`, when they are at hand.
-    pub(super) fn new(there: u64, tail: Vec<u8>, block_size: usize, limits: WindowLimits) -> Self {
+    pub(super) fn new(
+        there: u64,
+        tail: Vec<u8>,
+        block_size: usize,
+        limits: WindowLimits,
+        spare: Arc<Spare>,
+    ) -> Self {
         Self {
             undecided: (there > 0).then_some(there),
             went_on_at: None,
@@ -40,7 +49,13 @@ impl Assembly {
             fill: tail,
             window: ReorderWindow::new(limits),
             block_size,
+            spare,
         }
+    }
+
+    /// Where its buffers come from, and go.
+    pub(super) const fn spare(&self) -> &Arc<Spare> {
+        &self.spare
     }
 
     /// Bytes without a gap from the beginning on.
@@ -226,15 +241,14 @@ impl Assembly {
         }
     }
 
-    /// The first buffer of an upload grows by doubling, since most files are small; later ones are whole blocks. Keeping
-    /// used buffers for later ones was tried: the allocator does that as well.
+    /// The first buffer of an upload grows by doubling, since most files are small; later ones are whole blocks.
     fn grow(&mut self, more: usize) {
         let needed = self.fill.len() + more;
         if needed <= self.fill.capacity() {
             return;
         }
         if self.base > 0 && self.fill.is_empty() {
-            self.fill = Vec::with_capacity(self.block_size);
+            self.fill = self.spare.take(self.block_size);
         } else {
             let capacity = (self.fill.capacity() * 2).clamp(needed, self.block_size.max(needed));
             self.fill.reserve_exact(capacity - self.fill.len());

@@ -1,7 +1,8 @@
 //! Blocks on their way to the blob store: the bytes, and the memory they stand for.
 
-use super::budget::Share;
+use super::{budget::Share, spare::Spare};
 use bytes::Bytes;
+use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 
 /// What a buffer is counted against until it is dropped. Only its drop matters.
@@ -18,12 +19,20 @@ pub(super) enum Hold {
 pub(super) struct Block {
     pub(super) data: Vec<u8>,
     pub(super) _hold: Hold,
+    /// Where the buffer goes when the last reference is dropped.
+    pub(super) spare: Arc<Spare>,
 }
 
 impl Block {
     /// The bytes as the store takes them. When the last reference is dropped the memory is free again.
     pub(super) fn into_bytes(self) -> Bytes {
         if self.data.is_empty() { Bytes::new() } else { Bytes::from_owner(self) }
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        self.spare.give(std::mem::take(&mut self.data));
     }
 }
 

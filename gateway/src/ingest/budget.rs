@@ -7,6 +7,7 @@
 //! a waiter makes *pressure*: the workers of other uploads then stage what they have. Small uploads, which have no
 //! worker, live in a part of the gateway's budget of their own.
 
+use super::spare::Spare;
 use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
@@ -15,6 +16,9 @@ use tokio::{
 
 /// Default bytes in memory for the uploads of one connection.
 pub const CONNECTION_BYTES: usize = 8 << 20;
+
+/// The most bytes of buffers that are kept for the next blocks, beside the budgets.
+const SPARE_BYTES: usize = 8 << 20;
 
 /// How often a waiter asks others for memory.
 const PRESSURE_INTERVAL: Duration = Duration::from_millis(250);
@@ -69,6 +73,7 @@ impl Budget {
 pub struct GatewayBudget {
     blocks: Arc<Budget>,
     small: Arc<Semaphore>,
+    pub(super) spare: Arc<Spare>,
 }
 
 impl GatewayBudget {
@@ -76,7 +81,11 @@ impl GatewayBudget {
     #[must_use]
     pub fn new(bytes: usize) -> Arc<Self> {
         let small = (bytes / 4).min(Semaphore::MAX_PERMITS);
-        Arc::new(Self { blocks: Budget::new(bytes - bytes / 4), small: Arc::new(Semaphore::new(small)) })
+        Arc::new(Self {
+            blocks: Budget::new(bytes - bytes / 4),
+            small: Arc::new(Semaphore::new(small)),
+            spare: Arc::new(Spare::new((bytes / 16).min(SPARE_BYTES))),
+        })
     }
 
     /// Bytes that are free for streaming uploads now.

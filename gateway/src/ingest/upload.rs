@@ -68,7 +68,13 @@ impl OpenUpload {
         // The budget may be used up just now; a few bytes that came from the record are then not counted.
         let permit = u32::try_from(tail.len()).ok().and_then(|bytes| context.budgets.try_small(bytes));
         let state = State {
-            assembly: Assembly::new(there, tail, block_size, context.options.window),
+            assembly: Assembly::new(
+                there,
+                tail,
+                block_size,
+                context.options.window,
+                Arc::clone(&context.budgets.gateway.spare),
+            ),
             ready: VecDeque::new(),
             memory: Memory::Small(permit),
             phase: Phase::Open,

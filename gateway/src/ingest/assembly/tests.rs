@@ -5,11 +5,11 @@ const BLOCK: usize = 16;
 const LIMITS: WindowLimits = WindowLimits { bytes: 64, pieces: 6 };
 
 fn fresh() -> Assembly {
-    Assembly::new(0, Vec::new(), BLOCK, LIMITS)
+    Assembly::new(0, Vec::new(), BLOCK, LIMITS, Arc::default())
 }
 
 fn resumed(there: u64) -> Assembly {
-    Assembly::new(there, Vec::new(), BLOCK, LIMITS)
+    Assembly::new(there, Vec::new(), BLOCK, LIMITS, Arc::default())
 }
 
 /// Places a write and collects what was handed on.
@@ -115,7 +115,7 @@ fn a_client_that_begins_elsewhere_is_told_where() {
 
 #[test]
 fn content_at_hand_is_continued_or_replaced() {
-    let at_hand = || Assembly::new(3, b"abc".to_vec(), BLOCK, LIMITS);
+    let at_hand = || Assembly::new(3, b"abc".to_vec(), BLOCK, LIMITS, Arc::default());
     let mut out = Vec::new();
     let mut goes_on = at_hand();
     write(&mut goes_on, &mut out, 3, b"def").unwrap();

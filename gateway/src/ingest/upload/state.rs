@@ -171,7 +171,8 @@ impl State {
         let work = placed.restarted || !placed.full.is_empty();
         for data in placed.full {
             let share = self.memory.split(data.len());
-            self.ready.push_back(Block { data, _hold: Hold::Share { _share: share } });
+            let block = self.block(data, Hold::Share { _share: share });
+            self.ready.push_back(block);
         }
         // Bytes that took the place of others need no memory of their own.
         self.memory.shrink_to(self.assembly.held());
@@ -216,7 +217,11 @@ impl State {
             Memory::Small(permit) => Hold::Small { _permit: permit.take() },
             Memory::Blocks(_) => Hold::Share { _share: self.memory.split(data.len()) },
         };
-        Block { data, _hold: hold }
+        self.block(data, hold)
+    }
+
+    fn block(&self, data: Vec<u8>, hold: Hold) -> Block {
+        Block { data, _hold: hold, spare: Arc::clone(self.assembly.spare()) }
     }
 
     /// All blobs that this upload made or had, for deletion.
