@@ -80,9 +80,9 @@ test-full: check ## everything, the long tests included
 	@DROPGATE_CLUSTER_UPLOADS=500 scripts/timed 'a cluster, longer' scripts/services run -- \
 		$(CARGO) test --locked -p dropgate-integration-tests --test cluster -- --test-threads=1 --include-ignored
 
-bench: test-deps ## compare with OpenSSH on this machine
+bench: test-deps ## compare with OpenSSH, and with rclone to Azurite and MinIO, on this machine; writes BENCH.md
 	$(CARGO) build --locked --release -p dropgate
-	$(CARGO) bench --locked -p dropgate-integration-tests
+	@scripts/services run azurite minio -- $(CARGO) bench --locked -p dropgate-integration-tests
 
 chaos: test-deps ## kill the program again and again under load, then check every promise: make chaos KILLS=500 SEED=7
 	DROPGATE_CHAOS_KILLS=$(or $(KILLS),200) DROPGATE_CHAOS_MINUTES=60 $(if $(SEED),DROPGATE_CHAOS_SEED=$(SEED)) \

@@ -1,4 +1,5 @@
-//! Compares Dropgate with OpenSSH's own servers: the same client, the same files, the same machine, the same run.
+//! Compares Dropgate with OpenSSH's own servers, and with `rclone copy` to the servers of a cluster: the same client or
+//! server, the same files, the same machine, the same run.
 //!
 //! Rounds alternate between the servers and the first of each is thrown away; figures are medians. Before each run as much
 //! memory is touched and freed as the run takes: on a virtual machine, pages that the host took back cost several times the
@@ -6,8 +7,10 @@
 //!
 //! `DROPGATE_BENCH_ROUNDS` (default 5) and `DROPGATE_BENCH_ONLY` (part of a workload's name) make it longer or shorter.
 
+mod copies;
 mod machine;
 mod measure;
+mod rclone;
 mod report;
 mod server;
 mod work;
@@ -28,6 +31,12 @@ async fn main() -> Result<()> {
         if workload.name.contains(&only) {
             eprintln!("{} …", workload.name);
             report.add(measure::run(&workload, rounds).await?);
+        }
+    }
+    for copying in copies::all() {
+        if copying.work.name.contains(&only) {
+            eprintln!("{} …", copying.work.name);
+            report.add_copies(copies::run(&copying, rounds).await?);
         }
     }
     if "idle sessions".contains(&only) {

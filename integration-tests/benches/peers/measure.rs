@@ -15,10 +15,10 @@ use std::{
     hint::black_box,
     path::{Path, PathBuf},
     process::Command,
-    sync::atomic::{AtomicU64, Ordering::SeqCst},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 /// The cipher of every run: the cheapest, so that the servers are compared and not the cipher.
 const CIPHER: &str = "-oCiphers=aes128-gcm@openssh.com";
@@ -69,7 +69,7 @@ pub(crate) async fn run(work: &Workload, rounds: usize) -> Result<Measured> {
 }
 
 /// One directory of files a session.
-fn prepare(work: &Workload, root: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn prepare(work: &Workload, root: &Path) -> Result<Vec<PathBuf>> {
     let mut directories = Vec::new();
     for session in 0..work.sessions {
         let directory = root.join(format!("s{session}"));
@@ -87,8 +87,7 @@ async fn one(work: &Workload, peer: Peer, directories: &[PathBuf]) -> Result<Sam
     let server = Server::start(peer, work).await?;
     let mut clients = Vec::new();
     for directory in directories {
-        let mut client = server.client()?;
-        client.more.push(CIPHER.to_owned());
+        let mut client = with_cipher(server.client()?);
         if work.pinned {
             client.wrapper = ["taskset", "-c", "1"].map(str::to_owned).to_vec();
         }
@@ -106,7 +105,7 @@ async fn one(work: &Workload, peer: Peer, directories: &[PathBuf]) -> Result<Sam
     let pid = server.pid()?;
     process::reset_peak(pid)?;
     let before = server.usage()?;
-    let watcher = tokio::spawn(watch_peak(pid));
+    let watch = PeakWatch::start(pid);
     let begun = Instant::now();
     let mut running = JoinSet::new();
     for (client, batch) in clients {
@@ -119,8 +118,7 @@ async fn one(work: &Workload, peer: Peer, directories: &[PathBuf]) -> Result<Sam
     let accepted = server.usage()?;
     server.settle().await?;
     let settled = server.usage()?;
-    watcher.abort();
-    let peak = PEAK.load(SeqCst).max(settled.peak);
+    let peak = watch.stop().peak.max(settled.peak);
     // OpenSSH's time is known when its children have ended; Dropgate's acceptance is over when the client is.
     let cpu = match peer {
         Peer::Dropgate { deliver: false } => accepted.cpu,
@@ -150,18 +148,50 @@ async fn check(server: &Server, work: &Workload) -> Result<()> {
     Ok(())
 }
 
-/// What [`watch_peak`] has seen.
-static PEAK: AtomicU64 = AtomicU64::new(0);
+/// A client that uses [`CIPHER`].
+pub(crate) fn with_cipher(mut client: OpenSsh) -> OpenSsh {
+    client.more.push(CIPHER.to_owned());
+    client
+}
 
-/// Notes the most that a process and its children have resident together, looked at 50 times a second until aborted.
-async fn watch_peak(pid: u32) {
-    PEAK.store(0, SeqCst);
+/// Looks 50 times a second at what a process and its children have resident together and have used, until stopped.
+pub(crate) struct PeakWatch {
+    seen: Arc<Mutex<Seen>>,
+    task: JoinHandle<()>,
+}
+
+/// What a [`PeakWatch`] saw.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Seen {
+    /// Most resident bytes.
+    pub(crate) peak: u64,
+    /// Processor seconds of the process itself at the last look.
+    pub(crate) cpu: f64,
+}
+
+impl PeakWatch {
+    pub(crate) fn start(pid: u32) -> Self {
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let task = tokio::spawn(watch(pid, Arc::clone(&seen)));
+        Self { seen, task }
+    }
+
+    pub(crate) fn stop(self) -> Seen {
+        self.task.abort();
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn watch(pid: u32, seen: Arc<Mutex<Seen>>) {
     loop {
-        let mut all = process::usage(pid).map(|u| u.resident).unwrap_or(0);
-        for child in children(pid).unwrap_or_default() {
-            all += process::usage(child).map(|u| u.resident).unwrap_or(0);
+        // A process that has just ended uses nothing.
+        if let Ok(mut used) = process::usage(pid) {
+            for child in children(pid).unwrap_or_default() {
+                used.resident += process::usage(child).map(|u| u.resident).unwrap_or(0);
+            }
+            let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+            *seen = Seen { peak: seen.peak.max(used.resident), cpu: used.cpu };
         }
-        PEAK.fetch_max(all, SeqCst);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -1,6 +1,7 @@
 //! Tables for people: on the terminal and in `BENCH.md`.
 
 use crate::{
+    copies::Compared,
     machine,
     measure::{Measured, Sample, median},
     server::Peer,
@@ -26,18 +27,30 @@ pub(crate) struct Report {
     facts: Vec<(String, String)>,
     rounds: usize,
     measured: Vec<Measured>,
+    compared: Vec<Compared>,
     /// Resident bytes of one idle session.
     pub(crate) idle: Option<u64>,
 }
 
 impl Report {
     pub(crate) fn new(rounds: usize) -> Result<Self> {
-        Ok(Self { facts: machine::describe()?, rounds, measured: Vec::new(), idle: None })
+        Ok(Self {
+            facts: machine::describe()?,
+            rounds,
+            measured: Vec::new(),
+            compared: Vec::new(),
+            idle: None,
+        })
     }
 
     pub(crate) fn add(&mut self, measured: Measured) {
         eprintln!("{}", table(&measured));
         self.measured.push(measured);
+    }
+
+    pub(crate) fn add_copies(&mut self, compared: Compared) {
+        eprintln!("{}", copies_table(&compared));
+        self.compared.push(compared);
     }
 
     pub(crate) fn print(&self) {
@@ -52,8 +65,9 @@ impl Report {
     }
 
     fn text(&self) -> String {
-        let mut out =
-            String::from("# Dropgate and OpenSSH, compared in one run\n\nWritten by `make bench`.\n\n");
+        let mut out = String::from(
+            "# Dropgate, OpenSSH and rclone, compared in one run\n\nWritten by `make bench`.\n\n",
+        );
         for (name, value) in &self.facts {
             let _ = writeln!(out, "- {name}: {value}");
         }
@@ -77,6 +91,18 @@ impl Report {
                 "\nAn idle, logged-in session keeps {} KiB resident (target: at most 100).\n",
                 bytes >> 10
             );
+        }
+        if !self.compared.is_empty() {
+            out.push_str(
+                "\nBelow, the same files go to the same server with Dropgate and with `rclone copy` in its own defaults, which \
+                 copies four files at a time. An upload is timed from the start of the OpenSSH clients to the last OK of a \
+                 CLOSE; that is one hop more than rclone's. A delivery is timed from the start of a worker that finds the \
+                 files in the blob store, a directory in memory, to the last event that tells of one; rclone reads from \
+                 memory too.\n",
+            );
+        }
+        for compared in &self.compared {
+            let _ = write!(out, "\n{}", copies_table(compared));
         }
         out
     }
@@ -117,5 +143,24 @@ fn table(measured: &Measured) -> String {
     if let Some((_, target)) = TARGETS.iter().find(|(name, _)| *name == work.name) {
         let _ = writeln!(out, "\nTarget: {target}.");
     }
+    out
+}
+
+#[expect(clippy::cast_precision_loss, reason = "figures for people")]
+fn copies_table(compared: &Compared) -> String {
+    let work = &compared.copying.work;
+    let gib = work.bytes() as f64 / f64::from(1 << 30);
+    let mut out = format!("## {}\n\n", work.name);
+    let _ = writeln!(out, "| Who | seconds | MB/s | ratio | CPU s/GiB | peak MiB |");
+    let _ = writeln!(out, "|---|---|---|---|---|---|");
+    let reference = of(&compared.rclone, |s| s.wall);
+    for (name, samples) in [("Dropgate", &compared.ours), ("`rclone copy`", &compared.rclone)] {
+        let (wall, cpu) = (of(samples, |s| s.wall), of(samples, |s| s.cpu) / gib);
+        let speed = work.bytes() as f64 / 1e6 / wall;
+        let peak = of(samples, |s| s.peak as f64) / f64::from(1 << 20);
+        let ratio = reference / wall;
+        let _ = writeln!(out, "| {name} | {wall:.2} | {speed:.0} | {ratio:.2} | {cpu:.2} | {peak:.0} |");
+    }
+    let _ = writeln!(out, "\nTarget: at least 0.8 of rclone's MB/s, and the same peak for every size.");
     out
 }

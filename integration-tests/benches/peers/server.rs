@@ -10,6 +10,14 @@ use dropgate_integration_tests::harness::{
 };
 use std::time::Duration;
 
+/// Many sessions come from one address here, and all at once.
+pub(crate) const MANY_SESSIONS: &str = "[log]\nfilter = \"warn\"\n[gateway.listener.limits]\n\
+    unauthenticated_per_source = 100\nnew_per_second_per_source = 1000\nnew_burst_per_source = 1000\n\
+    sessions_per_account = 200\nsessions_per_source = 200\n";
+/// Nothing is delivered.
+pub(crate) const NO_ROUTE: &str = "[[destination]]\nkind = \"directory\"\nname = \"none\"\npath = \"none\"\n\
+    [[route]]\naccount = \"nobody\"\ndestinations = [\"none\"]\n";
+
 /// Who takes part in a workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Peer {
@@ -51,18 +59,7 @@ impl Server {
             if work.pinned { ["taskset", "-c", "0"].map(str::to_owned).to_vec() } else { Vec::new() };
         match peer {
             Peer::Dropgate { deliver } => {
-                // Many sessions come from one address here, and all at once.
-                let mut config = String::from(
-                    "[log]\nfilter = \"warn\"\n[gateway.listener.limits]\nunauthenticated_per_source = 100\n\
-                     new_per_second_per_source = 1000\nnew_burst_per_source = 1000\nsessions_per_account = 200\n\
-                     sessions_per_source = 200\n",
-                );
-                if !deliver {
-                    config.push_str(
-                        "[[destination]]\nkind = \"directory\"\nname = \"none\"\npath = \"none\"\n\
-                         [[route]]\naccount = \"nobody\"\ndestinations = [\"none\"]\n",
-                    );
-                }
+                let config = format!("{MANY_SESSIONS}{}", if deliver { "" } else { NO_ROUTE });
                 let setup = Setup { medium: work.medium, wrapper, ..Setup::default().config(config) };
                 Ok(Self::Dropgate(Box::new(Gate::start(setup).await?)))
             }

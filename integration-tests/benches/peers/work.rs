@@ -39,10 +39,9 @@ impl Workload {
     }
 }
 
-/// Every workload, in the order of the report.
-pub(crate) fn all() -> Vec<Workload> {
-    let both = vec![Peer::Dropgate { deliver: false }, Peer::InternalSftp, Peer::SftpServer];
-    let bulk = Workload {
+/// One large file.
+pub(crate) fn bulk() -> Workload {
+    Workload {
         name: "1 GiB, memory".to_owned(),
         medium: Medium::Memory,
         durable: false,
@@ -50,8 +49,19 @@ pub(crate) fn all() -> Vec<Workload> {
         sessions: 1,
         files: 1,
         length: 1 << 30,
-        peers: [both.clone(), vec![Peer::Dropgate { deliver: true }]].concat(),
-    };
+        peers: vec![
+            Peer::Dropgate { deliver: false },
+            Peer::InternalSftp,
+            Peer::SftpServer,
+            Peer::Dropgate { deliver: true },
+        ],
+    }
+}
+
+/// Every workload of the comparison with OpenSSH, in the order of the report.
+pub(crate) fn all() -> Vec<Workload> {
+    let both = vec![Peer::Dropgate { deliver: false }, Peer::InternalSftp, Peer::SftpServer];
+    let bulk = bulk();
     let small = Workload {
         name: "2,000 x 4 KiB, memory".to_owned(),
         sessions: 1,

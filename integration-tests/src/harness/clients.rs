@@ -170,7 +170,10 @@ fn good(program: &str, outcome: Outcome) -> Result<Outcome> {
 }
 
 /// A program of the Python environment that `scripts/test-deps` makes.
-fn from_pypi(program: &str) -> Result<PathBuf> {
+///
+/// # Errors
+/// If it is not there.
+pub fn from_pypi(program: &str) -> Result<PathBuf> {
     let cache = std::env::var_os("XDG_CACHE_HOME")
         .filter(|c| !c.is_empty())
         .map(PathBuf::from)
