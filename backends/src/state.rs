@@ -22,6 +22,7 @@ use dropgate_schemas::{
     directory::Directory,
     event::Event,
     id::{BlobId, InstanceId, OutboxId, UploadId},
+    inbox::InboxEntry,
     path::{Area, VirtualPath},
     time::Timestamp,
     upload::{Upload, UploadState},
@@ -179,6 +180,18 @@ pub struct Instance {
     pub seen_at: Timestamp,
 }
 
+/// What an account has sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Files.
+    pub uploads: u64,
+    /// Bytes of all of them. A single file counts as a PiB at most.
+    pub bytes: u64,
+}
+
+/// A file counts as this at most, so that no sum of sizes ends beyond what stores can add up.
+const MOST_COUNTED: u64 = 1 << 50;
+
 /// Counts for status, readiness and metrics.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Backlog {
@@ -233,6 +246,25 @@ pub trait StateStore: Send + Sync + 'static {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<Directory>, StateError>;
+
+    /// One entry of an account's `/inbox`, removed or not.
+    async fn inbox_entry(
+        &self,
+        account: &AccountName,
+        path: &VirtualPath,
+    ) -> Result<Option<InboxEntry>, StateError>;
+
+    /// Entries of an account's `/inbox` that were not removed, by name, names after `after`.
+    async fn inbox(
+        &self,
+        account: &AccountName,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<InboxEntry>, StateError>;
+
+    /// What an account has sent: its uploads that are complete, aborted ones not counted, of all times or opened at `since`
+    /// or later.
+    async fn usage(&self, account: &AccountName, since: Option<Timestamp>) -> Result<Usage, StateError>;
 
     /// One account, removed ones included.
     async fn account(&self, name: &AccountName) -> Result<Option<Account>, StateError>;

@@ -95,10 +95,36 @@ pub struct Account {
     /// The weakest completeness evidence that is accepted.
     #[serde(default)]
     pub minimum_grade: Grade,
+    /// How much it may send; nothing set: as much as it likes.
+    #[serde(default, skip_serializing_if = "Quota::is_none")]
+    pub quota: Quota,
     /// When it was added.
     pub created_at: Timestamp,
     /// When it was last changed.
     pub updated_at: Timestamp,
+}
+
+/// How much an account may send. Days are days of UTC, by the moment at which an upload was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Quota {
+    /// Bytes a day.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_per_day: Option<u64>,
+    /// Files a day.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uploads_per_day: Option<u64>,
+    /// Bytes of all its files that are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total_bytes: Option<u64>,
+}
+
+impl Quota {
+    /// Whether nothing is bounded.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What happens to a repeat of the last delivered version (same path, size and digest).

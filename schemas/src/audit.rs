@@ -174,6 +174,12 @@ pub enum Action {
     /// A directory was removed.
     #[serde(rename = "directory.remove")]
     DirectoryRemove,
+    /// An entry of `/inbox` was registered.
+    #[serde(rename = "inbox.add")]
+    InboxAdd,
+    /// An entry of `/inbox` was taken away.
+    #[serde(rename = "inbox.remove")]
+    InboxRemove,
     /// A request was refused.
     #[serde(rename = "request.refuse")]
     RequestRefuse,

@@ -6,6 +6,7 @@ use crate::{
     directory::Directory,
     event::Event,
     id::{OutboxId, UploadId},
+    inbox::InboxEntry,
     job::Work,
     time::Timestamp,
     upload::Upload,
@@ -42,6 +43,8 @@ pub enum Subject {
     Directory(Directory),
     /// An account.
     Account(Account),
+    /// An entry of an account's `/inbox`.
+    Inbox(InboxEntry),
     /// Nothing but the audit entries (logins, refusals, reads).
     None,
 }

@@ -14,6 +14,7 @@ pub mod digest;
 pub mod directory;
 pub mod event;
 pub mod id;
+pub mod inbox;
 pub mod job;
 pub mod path;
 pub mod reason;

@@ -12,7 +12,8 @@
 )]
 
 use dropgate_schemas::{
-    account::Account, audit::AuditEntry, delivery::Delivery, event::Event, job::Job, upload::Upload,
+    account::Account, audit::AuditEntry, delivery::Delivery, event::Event, inbox::InboxEntry, job::Job,
+    upload::Upload,
 };
 use schemars::{JsonSchema, schema_for};
 use serde_json::{Map, Value, json};
@@ -76,6 +77,7 @@ fn all_schemas() -> BTreeMap<String, Value> {
         ("delivery".to_owned(), schema::<Delivery>()),
         ("account".to_owned(), schema::<Account>()),
         ("audit-entry".to_owned(), schema::<AuditEntry>()),
+        ("inbox-entry".to_owned(), schema::<InboxEntry>()),
         ("job".to_owned(), schema::<Job>()),
     ]);
     for branch in event["oneOf"].as_array().unwrap() {

@@ -1,6 +1,6 @@
 use super::{Failure, deadlines, sentence};
 use crate::state::{
-    AuditQuery, Backlog, Instance, LoggedEvent, StateError, StateStore, StoredAudit, UploadQuery,
+    AuditQuery, Backlog, Instance, LoggedEvent, StateError, StateStore, StoredAudit, UploadQuery, Usage,
 };
 use bytes::Bytes;
 use dropgate_schemas::{
@@ -9,6 +9,7 @@ use dropgate_schemas::{
     directory::Directory,
     event::Event,
     id::{InstanceId, OutboxId, UploadId},
+    inbox::InboxEntry,
     path::{Area, VirtualPath},
     time::Timestamp,
     upload::Upload,
@@ -43,6 +44,9 @@ deadlines! { StateStore, StateError, ErrorsState {
         after: Option<&str>,
         limit: usize,
     ) -> Vec<Directory>;
+    async fn inbox_entry(&self, account: &AccountName, path: &VirtualPath) -> Option<InboxEntry>;
+    async fn inbox(&self, account: &AccountName, after: Option<&str>, limit: usize) -> Vec<InboxEntry>;
+    async fn usage(&self, account: &AccountName, since: Option<Timestamp>) -> Usage;
     async fn account(&self, name: &AccountName) -> Option<Account>;
     async fn accounts(&self, names: &[AccountName]) -> Vec<Account>;
     async fn list_accounts(&self, after: Option<&AccountName>, limit: usize) -> Vec<Account>;

@@ -10,6 +10,7 @@ pub mod changes;
 pub mod dice;
 pub mod directories;
 pub mod events;
+pub mod inbox;
 pub mod leases;
 pub mod model;
 pub mod outbox;
@@ -17,6 +18,7 @@ pub mod queries;
 pub mod random;
 pub mod samples;
 pub mod states;
+pub mod usage;
 pub mod waiting;
 
 use super::StateStore;
@@ -56,6 +58,8 @@ macro_rules! state_store_conformance {
                 two_spellings_of_a_name_are_one_path,
             }
             directories { they_show_where_they_should_and_page_by_name, }
+            inbox { entries_are_listed_by_name_until_they_are_removed, }
+            usage { complete_uploads_count_from_the_day_they_were_opened, }
             accounts { they_are_kept_and_listed_by_name, }
             audit {
                 the_bytes_are_those_that_were_written,

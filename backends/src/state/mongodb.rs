@@ -19,6 +19,7 @@ mod events;
 mod failure;
 mod fault;
 mod find;
+mod inbox;
 mod leases;
 mod open;
 mod outbox;
@@ -32,7 +33,7 @@ mod watch;
 pub(crate) use configured::open_configured;
 
 use crate::state::{
-    AuditQuery, Backlog, Instance, LoggedEvent, StateError, StateStore, StoredAudit, UploadQuery,
+    AuditQuery, Backlog, Instance, LoggedEvent, StateError, StateStore, StoredAudit, UploadQuery, Usage,
     lease::Observed,
 };
 use ::mongodb::bson::doc;
@@ -44,6 +45,7 @@ use dropgate_schemas::{
     directory::Directory,
     event::Event,
     id::{InstanceId, OutboxId, UploadId},
+    inbox::InboxEntry,
     path::{Area, VirtualPath},
     time::Timestamp,
     upload::Upload,
@@ -127,6 +129,27 @@ impl StateStore for MongoStore {
         limit: usize,
     ) -> Result<Vec<Directory>, StateError> {
         Ok(directories::list(&self.database, account, parent, area, after, limit).await?)
+    }
+
+    async fn inbox_entry(
+        &self,
+        account: &AccountName,
+        path: &VirtualPath,
+    ) -> Result<Option<InboxEntry>, StateError> {
+        Ok(inbox::one(&self.database, account, path).await?)
+    }
+
+    async fn inbox(
+        &self,
+        account: &AccountName,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<InboxEntry>, StateError> {
+        Ok(inbox::list(&self.database, account, after, limit).await?)
+    }
+
+    async fn usage(&self, account: &AccountName, since: Option<Timestamp>) -> Result<Usage, StateError> {
+        Ok(find::usage(&self.database, account, since).await?)
     }
 
     async fn account(&self, name: &AccountName) -> Result<Option<Account>, StateError> {

@@ -17,6 +17,7 @@ mod events;
 mod failure;
 mod fault;
 mod find;
+mod inbox;
 mod leases;
 #[cfg(feature = "mongodb")]
 mod left;
@@ -39,7 +40,7 @@ pub(crate) use watch::Bell;
 use crate::{
     queue::{JobQueue, sqlite::SqliteQueue},
     state::{
-        AuditQuery, Backlog, Instance, LoggedEvent, StateError, StateStore, StoredAudit, UploadQuery,
+        AuditQuery, Backlog, Instance, LoggedEvent, StateError, StateStore, StoredAudit, UploadQuery, Usage,
         lease::Observed,
     },
 };
@@ -51,6 +52,7 @@ use dropgate_schemas::{
     directory::Directory,
     event::Event,
     id::{InstanceId, OutboxId, UploadId},
+    inbox::InboxEntry,
     path::{Area, VirtualPath},
     time::Timestamp,
     upload::Upload,
@@ -169,6 +171,39 @@ impl StateStore for SqliteStore {
             directories::list(db, &account, &parent, area, after.as_deref(), limit)
         };
         self.database.read(list).await
+    }
+
+    async fn inbox_entry(
+        &self,
+        account: &AccountName,
+        path: &VirtualPath,
+    ) -> Result<Option<InboxEntry>, StateError> {
+        let (account, path) = (account.clone(), path.clone());
+        self.database.peek(move |db| inbox::one(db, &account, &path)).await
+    }
+
+    async fn inbox(
+        &self,
+        account: &AccountName,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<InboxEntry>, StateError> {
+        let (account, after) = (account.clone(), after.map(str::to_owned));
+        self.database.read(move |db| inbox::list(db, &account, after.as_deref(), limit)).await
+    }
+
+    async fn usage(&self, account: &AccountName, since: Option<Timestamp>) -> Result<Usage, StateError> {
+        let (account, since) = (account.clone(), since.map_or(i64::MIN, Timestamp::millis));
+        self.database
+            .read(move |db| {
+                let mut statement = db.prepare_cached(
+                    "SELECT count(*), coalesce(sum(bytes), 0) FROM uploads INDEXED BY uploads_by_usage
+                     WHERE account = ?1 AND opened_at >= ?2 AND bytes IS NOT NULL",
+                )?;
+                let usage = |row: &rusqlite::Row<'_>| Ok(Usage { uploads: row.get(0)?, bytes: row.get(1)? });
+                Ok(statement.query_row((account.as_str(), since), usage)?)
+            })
+            .await
     }
 
     async fn account(&self, name: &AccountName) -> Result<Option<Account>, StateError> {

@@ -202,6 +202,7 @@ fn accounts_without_a_catch_all_are_named() {
         revocation_epoch: 0,
         temp_patterns: vec![],
         on_duplicate: dropgate_schemas::account::OnDuplicate::Deliver,
+        quota: dropgate_schemas::account::Quota::default(),
         minimum_grade: dropgate_schemas::upload::Grade::CloseOnly,
         created_at: Timestamp::from_millis(0),
         updated_at: Timestamp::from_millis(0),

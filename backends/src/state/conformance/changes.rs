@@ -2,7 +2,7 @@
 
 use super::{
     Fixture,
-    samples::{self, change, created, directory, entry, full_upload, login, path, upload},
+    samples::{self, change, created, directory, entry, full_upload, inbox_entry, login, path, upload},
 };
 use crate::state::{AuditQuery, StateError};
 use bytes::Bytes;
@@ -34,7 +34,7 @@ pub async fn a_new_record_is_at_revision_one_and_reads_back_as_it_was_written(st
     }
 }
 
-/// Uploads, directories and accounts alike.
+/// Uploads, directories, accounts and entries of `/inbox` alike.
 pub async fn every_kind_of_subject_is_conditional_on_its_revision(store: &Fixture) {
     let upload = upload("acme", "/upload/x", 1);
     let subjects = |revision| {
@@ -44,10 +44,13 @@ pub async fn every_kind_of_subject_is_conditional_on_its_revision(store: &Fixtur
         directory.revision = revision;
         let mut account = login("acme");
         account.revision = revision;
+        let mut entry = inbox_entry("acme", "/inbox/x");
+        entry.revision = revision;
         [
             Subject::Upload { upload: Box::new(upload), inline: None },
             Subject::Directory(directory),
             Subject::Account(account),
+            Subject::Inbox(entry),
         ]
     };
     let audit = vec![entry(&upload)];

@@ -10,6 +10,7 @@ use dropgate_schemas::{
     directory::Directory,
     event::{Event, EventBody, Other},
     id::{BlobId, DeliveryId, InstanceId, ReceiptId, SessionId, UploadId},
+    inbox::InboxEntry,
     path::VirtualPath,
     reason::{Reason, ReasonCode},
     time::Timestamp,
@@ -223,4 +224,18 @@ pub fn login(name: &str) -> Account {
         "created_at": Timestamp::now(), "updated_at": Timestamp::now(),
     }))
     .unwrap()
+}
+
+/// An entry of `/inbox`.
+#[must_use]
+pub fn inbox_entry(of: &str, name: &str) -> InboxEntry {
+    InboxEntry {
+        account: account(of),
+        path: path(name),
+        revision: 0,
+        size: 7,
+        sha256: Some(Sha256::of(b"x")),
+        registered_at: Timestamp::now(),
+        removed_at: None,
+    }
 }

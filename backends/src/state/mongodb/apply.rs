@@ -6,7 +6,7 @@
 
 mod subject;
 
-pub(super) use subject::directory_id;
+pub(super) use subject::path_id;
 
 use super::{
     audit,
@@ -55,6 +55,7 @@ enum Target {
     Uploads,
     Directories,
     Accounts,
+    Inbox,
     Pending,
 }
 
@@ -96,6 +97,7 @@ impl Prepared {
             Subject::Upload { upload, inline } => empty.about_upload(*upload, inline),
             Subject::Directory(directory) => empty.about_directory(directory),
             Subject::Account(account) => empty.about_account(account),
+            Subject::Inbox(entry) => empty.about_inbox(entry),
             Subject::None => Ok(empty),
         }
     }
@@ -344,6 +346,7 @@ impl Prepared {
             Target::Uploads => &db.uploads,
             Target::Directories => &db.directories,
             Target::Accounts => &db.accounts,
+            Target::Inbox => &db.inbox,
             Target::Pending => &db.pending,
         }
     }

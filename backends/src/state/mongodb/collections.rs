@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `meta` | the schema's version, and something to write for readiness |
 //! | `uploads` | one version: `record`, what queries ask for beside it, inline content, entries that wait to be placed |
-//! | `directories`, `accounts` | one directory or account, with the same embedding |
+//! | `directories`, `accounts`, `inbox` | one directory, account or entry of `/inbox`, with the same embedding |
 //! | `pending` | audit and outbox entries that belong to no record, until they are placed |
 //! | `audit` | one audit entry at its position |
 //! | `outbox` | one follow-up, in the order of storing; handled ones stay as a mark for an hour |
@@ -19,6 +19,7 @@ pub(super) const META: &str = "meta";
 pub(super) const UPLOADS: &str = "uploads";
 pub(super) const DIRECTORIES: &str = "directories";
 pub(super) const ACCOUNTS: &str = "accounts";
+pub(super) const INBOX: &str = "inbox";
 pub(super) const PENDING: &str = "pending";
 pub(super) const AUDIT: &str = "audit";
 pub(super) const OUTBOX: &str = "outbox";
@@ -30,11 +31,12 @@ pub(super) const KEY_RESERVATIONS: &str = "key_reservations";
 pub(super) const PULSES: &str = "pulses";
 
 /// All of them.
-pub(super) const ALL: [&str; 13] = [
+pub(super) const ALL: [&str; 14] = [
     META,
     UPLOADS,
     DIRECTORIES,
     ACCOUNTS,
+    INBOX,
     PENDING,
     AUDIT,
     OUTBOX,
@@ -113,6 +115,11 @@ pub(super) fn indexes() -> Vec<Index> {
         upload("by_blob", doc! { "blob": 1 }).sparse(),
         upload("by_owner", doc! { "owners": 1 }).sparse(),
         upload("counts", doc! { "deleted": 1, "record.state": 1 }),
+        upload(
+            "by_usage",
+            doc! { "record.account": 1, "opened_at": 1, "record.state": 1, "record.size": 1 },
+        )
+        .only(there("record.size")),
         unplaced(UPLOADS),
         index(
             DIRECTORIES,
@@ -121,6 +128,8 @@ pub(super) fn indexes() -> Vec<Index> {
         ),
         unplaced(DIRECTORIES),
         unplaced(ACCOUNTS),
+        index(INBOX, "by_listing", doc! { "record.account": 1, "shown": 1, "keys.name": 1 }),
+        unplaced(INBOX),
         index(AUDIT, "by_entry", doc! { "entry": 1 }).unique(),
         audit("by_reference", "reference"),
         audit("by_upload", "upload"),

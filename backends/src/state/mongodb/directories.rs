@@ -1,6 +1,6 @@
 //! Directories.
 
-use super::{MOST, apply::directory_id, document, document::integer, fault::Outcome, open::Database};
+use super::{MOST, apply::path_id, document, document::integer, fault::Outcome, open::Database};
 use dropgate_schemas::{
     account::AccountName,
     directory::Directory,
@@ -17,7 +17,7 @@ pub(super) async fn one(
 ) -> Outcome<Option<Directory>> {
     let find = db
         .directories
-        .find_one(doc! { "_id": directory_id(account, path) })
+        .find_one(doc! { "_id": path_id(account, path) })
         .projection(doc! { "_id": 0, "record": 1 });
     let found = db.command(find.into_future()).await?;
     Ok(found.map(|stored| document::read(stored, "record", "a directory")).transpose()?)

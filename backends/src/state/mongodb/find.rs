@@ -6,12 +6,13 @@ use super::{
     fault::Outcome,
     open::Database,
 };
-use crate::state::{StateError, UploadOrder, UploadQuery};
+use crate::state::{MOST_COUNTED, StateError, UploadOrder, UploadQuery, Usage};
 use bytes::Bytes;
 use dropgate_schemas::{
     account::AccountName,
     id::UploadId,
     path::VirtualPath,
+    time::Timestamp,
     upload::{Upload, UploadState},
 };
 use futures::TryStreamExt as _;
@@ -53,6 +54,25 @@ pub(super) async fn find(db: &Database, query: &UploadQuery) -> Outcome<Vec<Uplo
         .max_time(db.attempt());
     let found: Vec<Document> = db.command(async { find.await?.try_collect().await }).await?;
     found.into_iter().map(|stored| Ok(read(stored)?)).collect()
+}
+
+/// What an account has sent. Added up through an index that holds nothing else: there is no transaction that could keep
+/// counters in step with the records.
+pub(super) async fn usage(db: &Database, account: &AccountName, since: Option<Timestamp>) -> Outcome<Usage> {
+    let mut counts = doc! {
+        "record.account": account.as_str(),
+        "record.state": { "$ne": UploadState::Aborted.as_str() },
+        "record.size": { "$gte": 0 },
+    };
+    if let Some(since) = since {
+        counts.insert("opened_at", doc! { "$gte": date(since) });
+    }
+    let size = doc! { "$min": ["$record.size", integer(MOST_COUNTED)] };
+    let sum = doc! { "$group": { "_id": Bson::Null, "uploads": { "$sum": 1 }, "bytes": { "$sum": size } } };
+    let sum = db.uploads.aggregate([doc! { "$match": counts }, sum]).max_time(db.attempt());
+    let found: Vec<Document> = db.command(async { sum.await?.try_collect().await }).await?;
+    let Some(sum) = found.first() else { return Ok(Usage::default()) };
+    Ok(Usage { uploads: number(sum, "uploads")?, bytes: number(sum, "bytes")? })
 }
 
 fn order(query: &UploadQuery) -> Document {

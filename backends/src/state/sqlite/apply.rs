@@ -3,7 +3,7 @@
 
 mod upload;
 
-use super::{accounts, audit, directories, fault::Outcome, outbox};
+use super::{accounts, audit, directories, fault::Outcome, inbox, outbox};
 use crate::state::StateError;
 use dropgate_schemas::change::{Change, Subject};
 use rusqlite::Connection;
@@ -20,6 +20,7 @@ enum Written {
     Upload(Box<upload::Row>),
     Directory(Box<directories::Row>),
     Account(Box<accounts::Row>),
+    Inbox(Box<inbox::Row>),
     Nothing,
 }
 
@@ -36,6 +37,7 @@ impl Prepared {
                     Written::Directory(Box::new(directories::Row::new(directory)?))
                 }
                 Subject::Account(account) => Written::Account(Box::new(accounts::Row::new(account)?)),
+                Subject::Inbox(entry) => Written::Inbox(Box::new(inbox::Row::new(entry)?)),
                 Subject::None => Written::Nothing,
             },
             audit: audit.iter().map(audit::Row::new).collect::<Result<_, _>>()?,
@@ -49,6 +51,7 @@ impl Prepared {
             Written::Upload(row) => row.write(db)?,
             Written::Directory(row) => row.write(db)?,
             Written::Account(row) => row.write(db)?,
+            Written::Inbox(row) => row.write(db)?,
             Written::Nothing => 0,
         };
         self.audit.iter().try_for_each(|row| row.write(db))?;

@@ -10,6 +10,7 @@ use dropgate_schemas::{
     account::{Account, AccountName},
     directory::Directory,
     id::{BlobId, InstanceId},
+    inbox::InboxEntry,
     path::VirtualPath,
     upload::{BlobRef, Upload},
 };
@@ -62,7 +63,7 @@ impl Prepared {
         directory.revision += 1;
         Ok(Self {
             target: Target::Directories,
-            id: directory_id(&directory.account, &directory.path),
+            id: path_id(&directory.account, &directory.path),
             what: format!("directory {} of account {}", directory.path, directory.account),
             revision,
             fields: doc! { "record": write(&directory)?, "keys": keys(&directory.path) },
@@ -79,6 +80,21 @@ impl Prepared {
             what: format!("account {}", account.name),
             revision,
             fields: doc! { "record": write(&account)? },
+            ..self
+        })
+    }
+
+    pub(super) fn about_inbox(self, mut entry: InboxEntry) -> Result<Self, StateError> {
+        let revision = entry.revision;
+        entry.revision += 1;
+        Ok(Self {
+            target: Target::Inbox,
+            id: path_id(&entry.account, &entry.path),
+            what: format!("entry {} of account {}", entry.path, entry.account),
+            revision,
+            fields: doc! {
+                "record": write(&entry)?, "keys": keys(&entry.path), "shown": entry.removed_at.is_none(),
+            },
             ..self
         })
     }
@@ -113,7 +129,7 @@ impl Prepared {
 }
 
 /// Names can't hold a slash, and every path begins with one.
-pub(in super::super) fn directory_id(account: &AccountName, path: &VirtualPath) -> String {
+pub(in super::super) fn path_id(account: &AccountName, path: &VirtualPath) -> String {
     format!("{account}{}", path.key())
 }
 

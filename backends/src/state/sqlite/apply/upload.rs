@@ -1,7 +1,7 @@
 //! The record of an upload, with the columns that queries ask for.
 
 use super::{super::fault::Outcome, check_revision, document};
-use crate::state::StateError;
+use crate::state::{MOST_COUNTED, StateError};
 use bytes::Bytes;
 use dropgate_schemas::{
     id::{InstanceId, UploadId},
@@ -35,6 +35,7 @@ struct Stored {
     digest: Option<[u8; 32]>,
     blob: Option<[u8; 16]>,
     opened_at: i64,
+    bytes: Option<i64>,
 }
 
 impl Row {
@@ -79,7 +80,7 @@ impl Row {
 
     fn stored(&self, db: &Connection) -> Outcome<Option<Stored>> {
         let mut statement = db.prepare_cached(
-            "SELECT id, revision, state, path_key, area, deleted, owners, version, sha256, blob, opened_at
+            "SELECT id, revision, state, path_key, area, deleted, owners, version, sha256, blob, opened_at, bytes
              FROM uploads WHERE upload_id = ?1",
         )?;
         let stored = statement
@@ -97,6 +98,7 @@ impl Row {
                         digest: row.get(8)?,
                         blob: row.get(9)?,
                         opened_at: row.get(10)?,
+                        bytes: row.get(11)?,
                     },
                     row.get::<_, String>(2)?,
                 ))
@@ -148,8 +150,8 @@ impl Row {
         let upload = &self.upload;
         let mut statement = db.prepare_cached(
             "INSERT INTO uploads (upload_id, account, partner, path_key, dir_key, name_key, version, state, area, deleted,
-                                  owners, sha256, blob, opened_at, updated_at, revision, answered, doc)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
+                                  owners, sha256, blob, opened_at, updated_at, revision, answered, doc, bytes)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)",
         )?;
         Ok(statement.insert(params![
             key(upload.upload_id),
@@ -170,6 +172,7 @@ impl Row {
             upload.revision,
             upload.answered,
             self.doc,
+            counted(upload),
         ])?)
     }
 
@@ -180,7 +183,7 @@ impl Row {
         let deleted = upload.deleted_at.is_some();
         let (path_key, name_key, state) = (upload.path.key(), upload.path.name_key(), upload.state.as_str());
         let (updated_at, opened_at) = (upload.updated_at.millis(), upload.opened_at.millis());
-        let (area, digest, blob) = (self.area(), digest(upload), blob(upload));
+        let (area, digest, blob, bytes) = (self.area(), digest(upload), blob(upload), counted(upload));
         let mut columns: Vec<(&str, &dyn ToSql)> = vec![
             ("deleted", &deleted),
             ("owners", &self.owners),
@@ -208,6 +211,7 @@ impl Row {
         changed(stored.blob != blob, "blob", &blob);
         changed(upload.answered, "answered", &upload.answered);
         changed(stored.opened_at != opened_at, "opened_at", &opened_at);
+        changed(stored.bytes != bytes, "bytes", &bytes);
         let set: Vec<String> = columns.iter().map(|(name, _)| format!("{name} = ?")).collect();
         let values = columns.iter().map(|(_, value)| *value).chain([&stored.id as &dyn ToSql]);
         db.prepare_cached(&format!("UPDATE uploads SET {} WHERE id = ?", set.join(", ")))?
@@ -277,4 +281,10 @@ fn blob(upload: &Upload) -> Option<[u8; 16]> {
 
 fn digest(upload: &Upload) -> Option<[u8; 32]> {
     upload.sha256.map(|digest| digest.0)
+}
+
+/// Its bytes, as far as they count for a quota.
+fn counted(upload: &Upload) -> Option<i64> {
+    let size = upload.size.filter(|_| upload.state != UploadState::Aborted)?;
+    i64::try_from(size.min(MOST_COUNTED)).ok()
 }

@@ -141,3 +141,48 @@ async fn what_is_left_to_do_is_counted_without_a_change() {
     assert_eq!(left(&path).unwrap(), Some(Left { undelivered: 1, ..found }));
     assert_eq!(fs::read(&path).unwrap(), before);
 }
+
+#[tokio::test]
+async fn what_the_first_schema_kept_counts_after_the_step_to_the_second() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("dropgate.db");
+    let old = rusqlite::Connection::open(&path).unwrap();
+    old.execute_batch(include_str!("../schema.sql")).unwrap();
+    old.pragma_update(None, "user_version", 1).unwrap();
+    old.pragma_update(None, "application_id", i32::from_be_bytes(*b"Drpg")).unwrap();
+    let mut first = samples::upload("acme", "/upload/x", 1);
+    first.revision = 1;
+    for (state, size) in [("processed", Some(40)), ("receiving", None), ("aborted", Some(7))] {
+        first = dropgate_schemas::upload::Upload {
+            upload_id: dropgate_schemas::id::UploadId::new(),
+            version: first.version + 1,
+            state: state.parse().unwrap(),
+            size,
+            ..first
+        };
+        old.execute(
+            "INSERT INTO uploads (upload_id, account, partner, path_key, dir_key, name_key, version, state, area, deleted,
+                                  owners, opened_at, updated_at, revision, answered, doc)
+             VALUES (?1, 'acme', 'acme', '/upload/x', '/upload', 'x', ?2, ?3, NULL, 0, x'', ?4, ?4, 1, 0, ?5)",
+            rusqlite::params![
+                first.upload_id.uuid().as_bytes(),
+                first.version,
+                state,
+                first.opened_at.millis(),
+                serde_json::to_string(&first).unwrap(),
+            ],
+        )
+        .unwrap();
+    }
+    drop(old);
+    let store = state(&path);
+    let usage = store.usage(&first.account, None).await.unwrap();
+    assert_eq!((usage.uploads, usage.bytes), (1, 40));
+    let mut entry = samples::inbox_entry("acme", "/inbox/y");
+    let change = dropgate_schemas::change::Change {
+        subject: dropgate_schemas::change::Subject::Inbox(entry.clone()),
+        ..samples::change(&first, Durability::Durable)
+    };
+    entry.revision = store.apply(change).await.unwrap();
+    assert_eq!(store.inbox(&first.account, None, 10).await.unwrap(), [entry]);
+}
