@@ -12,6 +12,7 @@ mod live;
 mod open_file;
 mod opening;
 mod parking;
+mod quota;
 mod recovery;
 mod renaming;
 pub mod reorder;

@@ -181,7 +181,7 @@ impl Committer {
         }
         if let Some(why) = file.refused_resume() {
             self.park(file, record, &why.to_string()).await;
-            return Err(why.clone());
+            return Err(why);
         }
         if file.received() > self.inline_max() && record.state == UploadState::Receiving {
             let closing =
@@ -530,7 +530,7 @@ impl Committer {
     /// The path in an error message.
     pub(super) fn in_use(path: &VirtualPath) -> Refusal {
         Refusal::failure(format!(
-            "{path} is being uploaded by another session: wait until it is done, or try again in 10 seconds if it was interrupted"
+            "{path} is being uploaded already: wait until that is done, or try again in 10 seconds if it was interrupted"
         ))
     }
 }

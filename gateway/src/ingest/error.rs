@@ -50,7 +50,9 @@ pub enum IngestError {
         limit: u64,
     },
     /// The file is larger than what is left of the account's quota.
-    #[error("over quota: {left} bytes were left when the file was opened")]
+    #[error(
+        "over quota: {left} bytes were left to this account when the file was opened; ask the operator for more"
+    )]
     OverQuota {
         /// What was left, in bytes.
         left: u64,

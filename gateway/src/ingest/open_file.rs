@@ -11,6 +11,7 @@ use dropgate_backends::{
     observe::{Gauge, Inside},
 };
 use dropgate_schemas::{
+    digest::Sha256,
     path::VirtualPath,
     upload::{Attributes, Grade, Staged, Upload},
 };
@@ -40,12 +41,19 @@ pub enum Beginning {
     /// At 0, or where an unfinished upload ended: [`OpenUpload`] watches over it.
     Free,
     /// At 0 only. A WRITE that begins at `shown`, the size a client was told, is an attempt to resume and gets `refusal`
-    /// at once; other offsets are only out of order.
+    /// at once, and so does any WRITE to a file that was opened to append; other offsets are only out of order.
     Whole {
         /// The size that STAT showed at OPEN.
         shown: u64,
+        /// It was opened to append.
+        append: bool,
         /// What to answer.
         refusal: Refusal,
+    },
+    /// At `from`, where an unfinished upload ended that was opened to append. Bytes before it would be meant for its end.
+    End {
+        /// The durable length at OPEN.
+        from: u64,
     },
 }
 
@@ -56,8 +64,8 @@ pub struct OpenFile {
     beginning: Beginning,
     /// The record as it was last written, and therefore its revision.
     record: AsyncMutex<Upload>,
-    /// Complete under a temp name already: as long as nothing is written, CLOSE leaves it as it is.
-    complete_before: bool,
+    /// Complete under a temp name already, with this size and digest: as long as nothing is written, CLOSE leaves it as it is.
+    complete_before: Option<(u64, Sha256)>,
     /// Held from the start of an interrupted upload: a CLOSE without any WRITE does not complete it.
     resumed: bool,
     /// The accepted version that stays as it is if nothing is written.
@@ -99,8 +107,8 @@ pub struct NewFile {
     pub beginning: Beginning,
     /// Size that the client declared at OPEN.
     pub declared_at_open: Option<u64>,
-    /// It was complete under a temp name before.
-    pub complete_before: bool,
+    /// Size and digest, if it was complete under a temp name before.
+    pub complete_before: Option<(u64, Sha256)>,
     /// It continues an interrupted upload.
     pub resumed: bool,
     /// The accepted version of the name, if the client did not ask for an empty file in its place.
@@ -158,15 +166,9 @@ impl OpenFile {
             return Err(taken_over());
         }
         self.wrote.store(true, Ordering::Relaxed);
-        if let Beginning::Whole { shown, refusal } = &self.beginning
-            && *shown > 0
-            && offset == *shown
-            && self.bytes.is_untouched()
-        {
-            return Err(refusal.clone());
-        }
+        self.check_beginning(offset)?;
         *lock(&self.last_write) = Instant::now();
-        if self.complete_before {
+        if self.complete_before.is_some() {
             // Complete under its temp name until the first byte of something else comes.
             self.reopened.get_or_try_init(|| committer.reopen(self)).await?;
         }
@@ -178,6 +180,20 @@ impl OpenFile {
             });
         }
         Ok(())
+    }
+
+    fn check_beginning(&self, offset: u64) -> Result<(), Refusal> {
+        match &self.beginning {
+            Beginning::Whole { shown, append, refusal }
+                if (*append || (*shown > 0 && offset == *shown)) && self.bytes.is_untouched() =>
+            {
+                Err(refusal.clone())
+            }
+            Beginning::End { from } if offset < *from && !lock(&self.said).emptied => {
+                Err(self.before_the_end(*from))
+            }
+            Beginning::Whole { .. } | Beginning::End { .. } | Beginning::Free => Ok(()),
+        }
     }
 
     /// Saves durable progress in the record for as long as the upload runs.
@@ -210,6 +226,9 @@ impl OpenFile {
     /// # Errors
     /// If the size can't be what the client says.
     pub fn set_attributes(&self, attrs: &Attrs) -> Result<(), Refusal> {
+        if *lock(&self.phase) == Phase::Done {
+            return Err(taken_over());
+        }
         if let Some(size) = attrs.size {
             self.bytes.truncate(size).map_err(|e| refusal(&e))?;
         }
@@ -240,7 +259,7 @@ impl OpenFile {
     pub fn visible_size(&self) -> u64 {
         match &self.beginning {
             Beginning::Whole { shown, .. } if self.bytes.is_untouched() => *shown,
-            Beginning::Whole { .. } | Beginning::Free => self.bytes.received(),
+            Beginning::Whole { .. } | Beginning::End { .. } | Beginning::Free => self.bytes.received(),
         }
     }
 
@@ -249,6 +268,9 @@ impl OpenFile {
     /// # Errors
     /// If not all that arrived is durable.
     pub async fn fsync(&self) -> Result<(), Refusal> {
+        if *lock(&self.phase) == Phase::Done {
+            return Err(taken_over());
+        }
         self.bytes.flush_durable().await.map_err(|e| refusal(&e))
     }
 
@@ -268,7 +290,7 @@ impl OpenFile {
     /// Whether nothing was written and the file was complete before.
     #[must_use]
     pub fn is_unchanged(&self) -> bool {
-        self.complete_before && self.bytes.is_untouched()
+        self.complete_before.is_some() && self.bytes.is_untouched()
     }
 
     /// Whether it continues an interrupted upload, nothing was written, and the client did not say either that what is
@@ -298,16 +320,32 @@ impl OpenFile {
         })
     }
 
-    /// Why nothing was taken, if all that came was an attempt to resume what can't be resumed.
+    /// Size and digest, as long as what was complete before stays as it is.
     #[must_use]
-    pub fn refused_resume(&self) -> Option<&Refusal> {
-        match &self.beginning {
-            Beginning::Whole { refusal, .. } => Some(refusal),
-            Beginning::Free => None,
+    pub fn digest(&self) -> Option<(u64, Sha256)> {
+        if self.is_unchanged() {
+            return self.complete_before;
         }
-        .filter(|_| {
-            self.wrote.load(Ordering::Relaxed) && self.bytes.is_untouched() && self.bytes.failure().is_none()
-        })
+        self.kept().and_then(|kept| kept.size.zip(kept.sha256))
+    }
+
+    /// Why nothing was taken, if all that came was an attempt to resume what can't be resumed, or not like that.
+    #[must_use]
+    pub fn refused_resume(&self) -> Option<Refusal> {
+        let nothing_taken =
+            self.wrote.load(Ordering::Relaxed) && self.bytes.is_untouched() && self.bytes.failure().is_none();
+        match &self.beginning {
+            Beginning::Whole { refusal, .. } if nothing_taken => Some(refusal.clone()),
+            Beginning::End { from } if nothing_taken => Some(self.before_the_end(*from)),
+            Beginning::Whole { .. } | Beginning::End { .. } | Beginning::Free => None,
+        }
+    }
+
+    fn before_the_end(&self, from: u64) -> Refusal {
+        Refusal::failure(format!(
+            "{} was opened to append and has {from} bytes: go on there, or open it anew to start at 0",
+            self.path
+        ))
     }
 
     /// The bytes.

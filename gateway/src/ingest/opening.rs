@@ -7,7 +7,7 @@ use super::{
     recovery::orphan,
 };
 use crate::{
-    sftp::attrs::Attrs,
+    sftp::{attrs::Attrs, request::open_flags},
     vfs::{
         Refusal,
         attributes::merge,
@@ -31,19 +31,29 @@ use std::{
 /// How long an OPEN, or a RENAME onto the name, waits for a delivery to settle, or for an old handle to be cleared away.
 pub(super) const WAIT: Duration = Duration::from_secs(10);
 
+/// What an OPEN asks for, and what it may have.
+#[derive(Clone, Copy)]
+struct Wanted<'a> {
+    attrs: &'a Attrs,
+    append: bool,
+    room: Option<u64>,
+}
+
 impl Committer {
     /// OPEN for writing.
     ///
     /// # Errors
     /// Why it may not be opened.
     pub async fn open(&self, path: VirtualPath, flags: u32, attrs: &Attrs) -> Result<Arc<OpenFile>, Refusal> {
+        let append = flags & open_flags::APPEND != 0 && flags & open_flags::TRUNC == 0;
         let deadline = Instant::now() + WAIT;
         let mut conflicts = 0;
         loop {
             match self.tree.decide_open(&path, flags).await? {
                 OpenDecision::Go(plan) => {
                     self.storage.may_begin()?;
-                    match self.start(&path, plan, attrs).await {
+                    let room = self.room_for(&plan, attrs.size).await?;
+                    match self.start(&path, plan, Wanted { attrs, append, room }).await {
                         Err(Refusal::Conflict) if conflicts < TRIES => conflicts += 1,
                         other => return other,
                     }
@@ -91,10 +101,11 @@ impl Committer {
         &self,
         path: &VirtualPath,
         plan: OpenPlan,
-        attrs: &Attrs,
+        wanted: Wanted<'_>,
     ) -> Result<Arc<OpenFile>, Refusal> {
+        let Wanted { attrs, append, room } = wanted;
         match plan {
-            OpenPlan::Create { over, truncate } => self.create(path, over, truncate, attrs).await,
+            OpenPlan::Create { over, truncate } => self.create(path, over, truncate, wanted).await,
             OpenPlan::Restart(upload) => {
                 let old = upload.staged.as_ref().and_then(|s| s.blob.as_ref()).map(|b| b.blob);
                 let old = old.or(match upload.blob {
@@ -103,31 +114,31 @@ impl Committer {
                 });
                 let record = self.receive(*upload, path, attrs, false).await?;
                 self.delete_later(old.into_iter().collect());
-                let bytes = OpenUpload::fresh(self.upload_context(record.epoch));
+                let bytes = OpenUpload::fresh(self.upload_context(record.epoch, room));
                 Ok(self.register(NewFile {
                     record,
                     bytes,
                     beginning: Beginning::Free,
                     declared_at_open: attrs.size,
-                    complete_before: false,
+                    complete_before: None,
                     resumed: false,
                     keeps: None,
                 }))
             }
             OpenPlan::Continue(upload) if upload.state == UploadState::Held => {
-                self.reopen_held(*upload, attrs).await
+                self.reopen_held(*upload, wanted).await
             }
             OpenPlan::Continue(upload) => {
                 let Some(staged) = upload.staged.clone() else { return Err(Refusal::Conflict) };
                 let record = self.receive(*upload, path, attrs, true).await?;
-                let bytes =
-                    OpenUpload::resume(self.upload_context(record.epoch), staged).map_err(|e| refusal(&e))?;
+                let bytes = OpenUpload::resume(self.upload_context(record.epoch, room), staged)
+                    .map_err(|e| refusal(&e))?;
                 Ok(self.register(NewFile {
                     record,
+                    beginning: end(append, bytes.received()),
                     bytes,
-                    beginning: Beginning::Free,
                     declared_at_open: attrs.size,
-                    complete_before: false,
+                    complete_before: None,
                     resumed: true,
                     keeps: None,
                 }))
@@ -140,7 +151,7 @@ impl Committer {
         path: &VirtualPath,
         over: Option<Box<Upload>>,
         truncate: bool,
-        attrs: &Attrs,
+        Wanted { attrs, append, room }: Wanted<'_>,
     ) -> Result<Arc<OpenFile>, Refusal> {
         let account = &self.facts.account;
         let mut attributes = merge(Attributes::default(), attrs);
@@ -188,9 +199,11 @@ impl Committer {
         let mut entry = self.entry(Action::UploadOpen, "OPEN", &upload, UploadState::Receiving);
         entry.before = None;
         let record = self.write_or_conflict(upload, entry).await?;
-        let bytes = OpenUpload::fresh(self.upload_context(record.epoch));
+        let bytes = OpenUpload::fresh(self.upload_context(record.epoch, room));
         let beginning = match &over {
-            Some(over) => Beginning::Whole { shown: over.visible_size(), refusal: already_accepted(path) },
+            Some(over) => {
+                Beginning::Whole { shown: over.visible_size(), append, refusal: already_accepted(path) }
+            }
             None => Beginning::Free,
         };
         Ok(self.register(NewFile {
@@ -198,7 +211,7 @@ impl Committer {
             bytes,
             beginning,
             declared_at_open: attrs.size,
-            complete_before: false,
+            complete_before: None,
             resumed: false,
             keeps: over.filter(|_| !truncate).map(|u| *u),
         }))
@@ -243,8 +256,13 @@ impl Committer {
 
     /// OPEN without TRUNC of a file that is complete under its temp name. Nothing changes until bytes are written: a
     /// client that finds it complete only closes and renames it.
-    async fn reopen_held(&self, upload: Upload, attrs: &Attrs) -> Result<Arc<OpenFile>, Refusal> {
+    async fn reopen_held(
+        &self,
+        upload: Upload,
+        Wanted { attrs, append, room }: Wanted<'_>,
+    ) -> Result<Arc<OpenFile>, Refusal> {
         let size = upload.visible_size();
+        let complete_before = upload.size.zip(upload.sha256);
         let content = match upload.blob {
             Some(BlobRef::Inline) => self.backends.state.inline(upload.upload_id).await?,
             Some(BlobRef::Stored { .. }) | None => None,
@@ -253,13 +271,16 @@ impl Committer {
         let epoch = upload.epoch.saturating_add(1);
         let (bytes, beginning) = match content {
             Some(content) => {
-                (OpenUpload::resume_inline(self.upload_context(epoch), &content), Beginning::Free)
+                (OpenUpload::resume_inline(self.upload_context(epoch, room), &content), end(append, size))
             }
             None => {
                 let refusal = Refusal::failure(format!(
                     "{path} is complete with {size} bytes: rename it to its final name, or upload it again from the start"
                 ));
-                (OpenUpload::fresh(self.upload_context(epoch)), Beginning::Whole { shown: size, refusal })
+                (
+                    OpenUpload::fresh(self.upload_context(epoch, room)),
+                    Beginning::Whole { shown: size, append, refusal },
+                )
             }
         };
         let before = upload.state;
@@ -277,7 +298,7 @@ impl Committer {
             bytes,
             beginning,
             declared_at_open: attrs.size,
-            complete_before: true,
+            complete_before,
             resumed: false,
             keeps: None,
         }))
@@ -321,13 +342,18 @@ impl Committer {
         file
     }
 
-    fn upload_context(&self, epoch: u64) -> UploadContext {
+    fn upload_context(&self, epoch: u64, quota_left: Option<u64>) -> UploadContext {
         UploadContext {
             store: Arc::clone(&self.backends.blob),
             budgets: self.budgets.clone(),
             options: Arc::clone(&self.options),
-            quota_left: None,
+            quota_left,
             epoch,
         }
     }
+}
+
+/// Where an unfinished upload of `from` bytes goes on.
+fn end(append: bool, from: u64) -> Beginning {
+    if append { Beginning::End { from } } else { Beginning::Free }
 }

@@ -6,6 +6,7 @@ use super::{
 };
 use crate::vfs::{listing::Listed, lookup::Entry};
 use dropgate_schemas::{
+    inbox::InboxEntry,
     time::Timestamp,
     upload::{Upload, UploadState},
 };
@@ -42,12 +43,24 @@ pub(super) fn file_attrs(upload: &Upload) -> Attrs {
     }
 }
 
+/// Attributes of what was registered in `/inbox`: there is nothing to write or to read.
+fn inbox_attrs(entry: &InboxEntry) -> Attrs {
+    let seconds = seconds(entry.registered_at);
+    Attrs {
+        size: Some(entry.size),
+        owner: None,
+        permissions: Some(REGULAR | 0o444),
+        times: Some((seconds, seconds)),
+    }
+}
+
 /// Attributes of whatever a path means.
 pub(super) fn entry_attrs(entry: &Entry, now: Timestamp) -> Attrs {
     match entry {
         Entry::System => directory_attrs(now),
         Entry::Directory(directory) => directory_attrs(directory.updated_at),
         Entry::File(upload) => file_attrs(upload),
+        Entry::Inbox(entry) => inbox_attrs(entry),
     }
 }
 
@@ -66,6 +79,7 @@ pub(super) fn name_entry(listed: &Listed, account: &str, now: Timestamp) -> Name
             };
             line(upload.path.name(), file_attrs(upload), routed.unwrap_or(account), group, now)
         }
+        Listed::Inbox(entry) => line(entry.path.name(), inbox_attrs(entry), account, "inbox", now),
     }
 }
 

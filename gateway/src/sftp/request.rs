@@ -129,19 +129,15 @@ pub enum Body<'a> {
         path: &'a [u8],
         attrs: Attrs,
     },
-    /// `check-file-name`: wanted algorithms, comma-separated.
+    /// `check-file-name`
     CheckFileName {
         path: &'a [u8],
-        algorithms: &'a [u8],
-        start: u64,
-        length: u64,
+        wanted: WantedDigest,
     },
     /// `check-file-handle`
     CheckFileHandle {
         handle: &'a [u8],
-        algorithms: &'a [u8],
-        start: u64,
-        length: u64,
+        wanted: WantedDigest,
     },
     /// `vendor-id`
     VendorId {
@@ -193,6 +189,38 @@ impl Body<'_> {
             Self::UnknownExtended { .. } => "extended",
             Self::Unknown { .. } => "unknown",
         }
+    }
+}
+
+/// Which digest of which bytes a `check-file` request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WantedDigest {
+    /// SHA-256 is among the algorithms.
+    pub sha256: bool,
+    /// First byte.
+    pub start: u64,
+    /// So many bytes; 0: up to the end.
+    pub length: u64,
+    /// One digest for each block of so many bytes; 0: one for all.
+    pub block: u32,
+}
+
+impl WantedDigest {
+    fn decode(fields: &mut Fields<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            sha256: fields.bytes()?.split(|b| *b == b',').any(|name| name == b"sha256"),
+            start: fields.u64()?,
+            length: fields.u64()?,
+            block: fields.u32()?,
+        })
+    }
+
+    /// Whether the digest of all of a file of `size` bytes is the answer.
+    #[must_use]
+    pub fn is_whole(&self, size: u64) -> bool {
+        let all = self.length == 0 || self.length == size;
+        let one_block = self.block == 0 || u64::from(self.block) >= size;
+        self.start == 0 && all && one_block
     }
 }
 
@@ -275,12 +303,12 @@ fn extended<'a>(f: &mut Fields<'a>) -> Result<Body<'a>, DecodeError> {
         b"limits@openssh.com" => Body::Limits,
         b"lsetstat@openssh.com" => Body::Lsetstat { path: f.bytes()?, attrs: f.attrs()? },
         b"check-file-name" => {
-            let (path, algorithms) = (f.bytes()?, f.bytes()?);
-            Body::CheckFileName { path, algorithms, start: f.u64()?, length: f.u64()? }
+            let path = f.bytes()?;
+            Body::CheckFileName { path, wanted: WantedDigest::decode(f)? }
         }
         b"check-file-handle" => {
-            let (handle, algorithms) = (f.bytes()?, f.bytes()?);
-            Body::CheckFileHandle { handle, algorithms, start: f.u64()?, length: f.u64()? }
+            let handle = f.bytes()?;
+            Body::CheckFileHandle { handle, wanted: WantedDigest::decode(f)? }
         }
         // The fields are one string that holds the real fields.
         b"vendor-id" => {

@@ -6,7 +6,7 @@ use super::{
     lanes::Lane,
     longname::{entry_attrs, name_entry},
     reply::{NameEntry, Reply, string},
-    request::Body,
+    request::{Body, WantedDigest},
     session::{Refused, Session},
     status::Status,
 };
@@ -15,7 +15,7 @@ use crate::{
     sftp::attrs::{Attrs, PERMISSION_BITS, REGULAR},
     vfs::{Refusal, attributes::SetDecision, listing::Listing, lookup::Entry, remove::RemoveDecision},
 };
-use dropgate_schemas::{path::VirtualPath, time::Timestamp, upload::UploadState};
+use dropgate_schemas::{digest::Sha256, path::VirtualPath, time::Timestamp};
 use futures::future::BoxFuture;
 use std::sync::{Arc, atomic::Ordering};
 use tokio::sync::Mutex as AsyncMutex;
@@ -86,14 +86,10 @@ impl Session {
                 })
             }
             Body::Statvfs { path } => self.look(path, |session, _| async move { session.statvfs().await }),
-            Body::CheckFileName { path, algorithms, start, length } => {
-                let whole = start == 0 && length == 0;
-                let sha256 = algorithms.split(|b| *b == b',').any(|name| name == b"sha256");
-                self.look(
-                    path,
-                    move |session, path| async move { session.check_file(&path, sha256, whole).await },
-                )
-            }
+            Body::CheckFileName { path, wanted } => self.look(path, move |session, path| async move {
+                let (size, sha256) = session.digest_of(&path).await?;
+                digest_reply(wanted, size, sha256)
+            }),
             Body::Setstat { path, attrs } | Body::Lsetstat { path, attrs } => {
                 self.on_path(path, move |session, path| async move { session.setstat(&path, &attrs).await })
             }
@@ -144,9 +140,15 @@ impl Session {
                 file.fsync().await.map_err(|why| about(why, file.path()))?;
                 Ok(Reply::Status(Status::ok()))
             }),
-            Body::CheckFileHandle { .. } => Plan::refused(Refusal::failure(
-                "the digest is known once the file is closed: ask for it by name",
-            )),
+            Body::CheckFileHandle { wanted, .. } => Plan::Now(match file.digest() {
+                Some((size, sha256)) => digest_reply(*wanted, size, sha256),
+                None => Err(about(
+                    Refusal::failure(
+                        "the digest is known once the file is closed: close it, then ask for it by name",
+                    ),
+                    file.path(),
+                )),
+            }),
             Body::Fstatvfs { .. } => {
                 let session = Arc::clone(self);
                 Plan::later(Lane::Handle(handle.to_vec()), async move { session.statvfs().await })
@@ -307,15 +309,17 @@ impl Session {
         Ok(Reply::Status(Status::ok()))
     }
 
-    /// `statvfs@openssh.com` from the room of the blob store.
+    /// `statvfs@openssh.com` from the account's quota and the room of the blob store, whichever leaves less.
     async fn statvfs(&self) -> Answer {
         const BLOCK: u64 = 4096;
         const FILES: u64 = u32::MAX as u64;
-        let Some(space) = self.committer.space().await? else {
+        let store = self.committer.space().await?.map(|space| (space.total, space.free));
+        let quota = self.committer.quota_room().await?.map(|room| (room.total, room.left));
+        let Some((total, free)) = store.into_iter().chain(quota).min_by_key(|(_, free)| *free) else {
             let why = "this server's storage does not tell how much room it has";
             return Err(Refusal::Unsupported(why.to_owned()).into());
         };
-        let (total, free) = (space.total / BLOCK, space.free / BLOCK);
+        let (total, free) = (total / BLOCK, free / BLOCK);
         let mut fields = Vec::with_capacity(88);
         // f_bsize f_frsize f_blocks f_bfree f_bavail f_files f_ffree f_favail f_fsid f_flag f_namemax
         for value in [BLOCK, BLOCK, total, free, free, FILES, FILES, FILES, 0, 0, 255] {
@@ -324,32 +328,43 @@ impl Session {
         Ok(Reply::Extended(fields))
     }
 
-    /// `check-file-name`: proof of receipt from the stored digest; no byte is read.
-    async fn check_file(&self, path: &VirtualPath, sha256: bool, whole: bool) -> Answer {
-        if !sha256 {
-            return Err(Refusal::failure("only sha256 is available").into());
+    /// Size and digest on record: proof of receipt without reading a byte.
+    async fn digest_of(&self, path: &VirtualPath) -> Result<(u64, Sha256), Refused> {
+        if let Some(known) = self.open_at(path).and_then(|file| file.digest()) {
+            return Ok(known);
         }
-        if !whole {
-            return Err(Refusal::failure(
-                "only the digest of the whole file is available: start 0, length 0",
-            )
-            .into());
-        }
+        let refused = |why: String| Err(Refusal::failure(why).into());
         match self.tree.lookup(path).await? {
-            Entry::File(upload) => match upload.sha256 {
-                Some(digest) if upload.state != UploadState::Receiving => {
-                    let mut fields = Vec::with_capacity(48);
-                    string(&mut fields, b"sha256");
-                    fields.extend(digest.0);
-                    Ok(Reply::Extended(fields))
-                }
-                Some(_) | None => Err(Refusal::failure(format!("{path} is not complete yet")).into()),
+            Entry::File(upload) => match (upload.size, upload.sha256) {
+                (Some(size), Some(sha256)) => Ok((size, sha256)),
+                _ => refused(format!("{path} is not complete yet: its digest is known once it is closed")),
+            },
+            Entry::Inbox(entry) => match entry.sha256 {
+                Some(sha256) => Ok((entry.size, sha256)),
+                None => refused(format!("{path} was registered without a digest")),
             },
             Entry::System | Entry::Directory(_) => {
-                Err(Refusal::failure(format!("{path} is a directory")).into())
+                refused(format!("{path} is a directory: only files have a digest"))
             }
         }
     }
+}
+
+/// The answer to `check-file`.
+fn digest_reply(wanted: WantedDigest, size: u64, sha256: Sha256) -> Answer {
+    if !wanted.sha256 {
+        return Err(Refusal::failure("only sha256 is available: ask for that").into());
+    }
+    if !wanted.is_whole(size) {
+        return Err(Refusal::failure(
+            "only the digest of the whole file is available: ask from 0 for length 0 in blocks of 0",
+        )
+        .into());
+    }
+    let mut fields = Vec::with_capacity(48);
+    string(&mut fields, b"sha256");
+    fields.extend(sha256.0);
+    Ok(Reply::Extended(fields))
 }
 
 fn unsupported(text: String) -> Plan {

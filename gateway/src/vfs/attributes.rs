@@ -33,6 +33,11 @@ impl Tree {
             let upload = match self.lookup(path).await? {
                 // Clients set times and modes of directories they made; there is nothing to keep.
                 Entry::System | Entry::Directory(_) => return Ok(SetDecision::Done),
+                Entry::Inbox(_) => {
+                    return Err(Refusal::denied(format!(
+                        "{path} was registered by the operator and can't be changed from here"
+                    )));
+                }
                 Entry::File(upload) => upload,
             };
             if matches!(upload.state, UploadState::Receiving | UploadState::Closing) {
@@ -46,8 +51,9 @@ impl Tree {
             if let Some(size) = attrs.size
                 && size != upload.visible_size()
             {
+                let state = if upload.state.is_accepted() { "was accepted with" } else { "has" };
                 return Err(Refusal::failure(format!(
-                    "{path} was accepted with {} bytes: its size can't be changed",
+                    "{path} {state} {} bytes: only what is being written can get another size",
                     upload.visible_size()
                 )));
             }

@@ -30,7 +30,7 @@ impl Tree {
             )));
         }
         match self.lookup(&path).await {
-            Ok(Entry::File(_)) => {
+            Ok(Entry::File(_) | Entry::Inbox(_)) => {
                 return Err(Refusal::failure(format!("{path} exists already and is a file")));
             }
             Ok(Entry::System | Entry::Directory(_)) => {
@@ -87,7 +87,9 @@ impl Tree {
         }
         let directory = match self.lookup(&path).await? {
             Entry::Directory(directory) => directory,
-            Entry::File(_) => return Err(Refusal::failure(format!("{path} is a file, not a directory"))),
+            Entry::File(_) | Entry::Inbox(_) => {
+                return Err(Refusal::failure(format!("{path} is a file, not a directory")));
+            }
             Entry::System => return Err(Refusal::denied(format!("{path} belongs to the server"))),
         };
         if self.lists_something(&path, Area::Upload).await? {

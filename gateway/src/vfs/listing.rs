@@ -4,6 +4,7 @@ use super::{Refusal, Tree};
 use dropgate_backends::{UploadQuery, state::UploadOrder};
 use dropgate_schemas::{
     directory::Directory,
+    inbox::InboxEntry,
     path::{Area, Place, VirtualPath},
     upload::Upload,
 };
@@ -18,6 +19,8 @@ pub enum Listed {
     Directory(Directory),
     /// A file.
     File(Box<Upload>),
+    /// What an outside system registered in `/inbox`.
+    Inbox(InboxEntry),
 }
 
 /// Where a listing stands: bounded memory, however long the directory is.
@@ -33,6 +36,7 @@ enum Stage {
     Start,
     Directories { area: Area, after: Option<String> },
     Files { area: Area, after: Option<String> },
+    Inbox { after: Option<String> },
     End,
 }
 
@@ -86,7 +90,8 @@ impl Tree {
                         listing.ready.extend(Area::ALL.map(|a| Listed::System(a.name().to_owned())));
                         Stage::End
                     }
-                    Place::System(Area::Inbox) | Place::Below(Area::Inbox) | Place::Outside => Stage::End,
+                    Place::System(Area::Inbox) => Stage::Inbox { after: None },
+                    Place::Below(Area::Inbox) | Place::Outside => Stage::End,
                     Place::System(area) | Place::Below(area) => Stage::Directories { area, after: None },
                 };
             }
@@ -119,6 +124,16 @@ impl Tree {
                     _ => Stage::End,
                 };
                 listing.ready.extend(shown.into_iter().map(|u| Listed::File(Box::new(slim(u)))));
+            }
+            Stage::Inbox { after } => {
+                let rows = self.state.inbox(account, after.as_deref(), BATCH).await?;
+                listing.stage = match rows.last() {
+                    Some(last) if rows.len() >= BATCH => {
+                        Stage::Inbox { after: Some(last.path.name_key().to_owned()) }
+                    }
+                    _ => Stage::End,
+                };
+                listing.ready.extend(rows.into_iter().map(Listed::Inbox));
             }
             Stage::End => {}
         }

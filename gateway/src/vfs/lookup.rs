@@ -4,6 +4,7 @@ use super::{Refusal, Tree};
 use dropgate_backends::{UploadQuery, state::UploadOrder};
 use dropgate_schemas::{
     directory::Directory,
+    inbox::InboxEntry,
     path::{Area, Place, VirtualPath},
     time::Timestamp,
     upload::{Upload, UploadState},
@@ -77,6 +78,8 @@ pub enum Entry {
     Directory(Directory),
     /// A version of a file.
     File(Box<Upload>),
+    /// What an outside system registered in `/inbox`.
+    Inbox(InboxEntry),
 }
 
 impl Tree {
@@ -123,6 +126,11 @@ impl Tree {
         let area = match path.place() {
             Place::Root | Place::System(_) => return Ok(Entry::System),
             Place::Outside => return Err(Refusal::missing(path)),
+            Place::Below(Area::Inbox) => {
+                let entry = self.state.inbox_entry(&self.facts.account.name, path).await?;
+                let shown = entry.filter(|entry| entry.removed_at.is_none() && entry.path == *path);
+                return shown.map(Entry::Inbox).ok_or_else(|| Refusal::missing(path));
+            }
             Place::Below(area) => area,
         };
         let slot = self.slot(path).await?;

@@ -88,9 +88,6 @@ impl Tree {
         }
         let truncate = flags & open_flags::TRUNC != 0;
         let over = slot.accepted_here().or_else(|| self.just_settled(path, &slot));
-        if flags & open_flags::APPEND != 0 && !truncate && over.is_some() {
-            return Err(already_accepted(path));
-        }
         Ok(OpenDecision::Go(OpenPlan::Create { over: over.cloned().map(Box::new), truncate }))
     }
 }

@@ -140,7 +140,7 @@ impl Tree {
         if let Some(unfinished) = target.unfinished()
             && matches!(unfinished.state, UploadState::Receiving | UploadState::Closing)
         {
-            return Err(Refusal::failure(format!("{to} is being uploaded by another session")));
+            return Err(Refusal::failure(format!("{to} is being uploaded: wait until that is done")));
         }
         let Some(accepted) = target.accepted() else { return Ok(()) };
         // What was delivered lies in /sent and does not stand in the way, unless the client still sees it here.

@@ -20,7 +20,7 @@ use dropgate_gateway::{
     vfs::Tree,
 };
 use dropgate_schemas::{
-    account::{Account, OnDuplicate},
+    account::{Account, OnDuplicate, Quota},
     audit::{Action, Actor, AuditEntry, AuditResult},
     id::{InstanceId, SessionId},
     time::Timestamp,
@@ -68,6 +68,7 @@ impl Gate {
             revocation_epoch: 0,
             temp_patterns: vec![],
             on_duplicate: OnDuplicate::Deliver,
+            quota: Quota::default(),
             minimum_grade: Grade::CloseOnly,
             created_at: now,
             updated_at: now,

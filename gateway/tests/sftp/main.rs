@@ -9,8 +9,11 @@
 
 mod client;
 mod differential;
+mod digests;
+mod inbox;
 mod model;
 mod names;
+mod quota;
 mod resume;
 mod shaky;
 mod tree;

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use dropgate_backends::{
     AuditQuery, StateError, StateStore, UploadQuery,
-    state::{Backlog, Instance, LoggedEvent, StoredAudit},
+    state::{Backlog, Instance, LoggedEvent, StoredAudit, Usage},
 };
 use dropgate_schemas::{
     account::{Account, AccountName},
@@ -12,6 +12,7 @@ use dropgate_schemas::{
     directory::Directory,
     event::Event,
     id::{InstanceId, OutboxId, UploadId},
+    inbox::InboxEntry,
     path::{Area, VirtualPath},
     time::Timestamp,
     upload::Upload,
@@ -99,6 +100,24 @@ impl StateStore for Shaky {
         limit: usize,
     ) -> Result<Vec<Directory>, StateError> {
         self.inner.directories(account, parent, area, after, limit).await
+    }
+    async fn inbox_entry(
+        &self,
+        account: &AccountName,
+        path: &VirtualPath,
+    ) -> Result<Option<InboxEntry>, StateError> {
+        self.inner.inbox_entry(account, path).await
+    }
+    async fn inbox(
+        &self,
+        account: &AccountName,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<InboxEntry>, StateError> {
+        self.inner.inbox(account, after, limit).await
+    }
+    async fn usage(&self, account: &AccountName, since: Option<Timestamp>) -> Result<Usage, StateError> {
+        if self.mood() == Mood::Down { down() } else { self.inner.usage(account, since).await }
     }
     async fn account(&self, name: &AccountName) -> Result<Option<Account>, StateError> {
         self.inner.account(name).await

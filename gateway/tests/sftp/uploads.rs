@@ -179,7 +179,6 @@ async fn open_flags_mean_what_the_contract_says() {
     client.write(&handle, 0, b"x").await.ok();
     client.close(&handle).await.ok();
     client.open("/upload/a", WRITE | CREAT | EXCL).await.refused(4);
-    client.open("/upload/a", WRITE | CREAT | APPEND).await.refused(4);
     client.open("/sent/a", WRITE | CREAT).await.refused(3);
     client.open("/a", WRITE | CREAT).await.refused(3);
     client.open("/upload", WRITE | CREAT).await.refused(4);
@@ -207,6 +206,32 @@ async fn an_accepted_name_is_replaced_whole_or_not_at_all() {
     client.close(&handle).await.ok();
     let newest = gate.uploads().await.into_iter().max_by_key(|u| u.version).unwrap();
     assert_eq!((newest.state, newest.size), (UploadState::Committed, Some(3)));
+}
+
+#[tokio::test]
+async fn bytes_meant_for_the_end_of_an_unfinished_file_never_become_its_beginning() {
+    let gate = Gate::start().await;
+    let mut client = gate.client().await;
+    let handle = client.open("/upload/a", WRITE | CREAT | TRUNC).await.handle();
+    client.write(&handle, 0, b"12345").await.ok();
+    client.extended("fsync@openssh.com", &string(&handle)).await.ok();
+    client.disconnect().await;
+    let mut client = gate.client().await;
+    // A client that leaves it to the server where the end is.
+    let handle = client.open("/upload/a", WRITE | CREAT | APPEND).await.handle();
+    assert!(client.write(&handle, 0, b"678").await.refused(4).contains("go on there"));
+    client.close(&handle).await.refused(4);
+    gate.upload_at("/upload/a", UploadState::Partial).await;
+    let handle = client.open("/upload/a", WRITE | CREAT | APPEND).await.handle();
+    client.write(&handle, 5, b"678").await.ok();
+    client.close(&handle).await.ok();
+    assert_eq!(gate.content(&gate.upload_at("/upload/a", UploadState::Committed).await).await, b"12345678");
+    // The same of a file that is complete under its temp name.
+    client.put("/upload/b.filepart", b"12345").await.ok();
+    let handle = client.open("/upload/b.filepart", WRITE | CREAT | APPEND).await.handle();
+    client.write(&handle, 0, b"678").await.refused(4);
+    client.close(&handle).await.ok();
+    assert_eq!(gate.content(&gate.upload_at("/upload/b.filepart", UploadState::Held).await).await, b"12345");
 }
 
 #[tokio::test]
@@ -280,8 +305,15 @@ async fn an_accepted_file_stays_if_a_client_opens_it_and_writes_nothing() {
     set_size(&mut client, &handle, 5).await.ok();
     client.close(&handle).await.ok();
     assert_eq!(versions(gate.uploads().await), 1);
-    // Appending to it would need its bytes back, on whichever side of the delivery it is.
-    client.open("/upload/a", WRITE | CREAT | APPEND).await.refused(4);
+    // Appending to it would need its bytes back, on whichever side of the delivery it is. curl -C - of a complete file
+    // opens to append, too, and writes nothing.
+    for offset in [0, 5, 7] {
+        let handle = client.open("/upload/a", WRITE | APPEND).await.handle();
+        assert!(client.write(&handle, offset, b"678").await.refused(4).contains("accepted already"));
+        assert!(client.close(&handle).await.refused(4).contains("accepted already"));
+    }
+    let handle = client.open("/upload/a", WRITE | APPEND).await.handle();
+    assert!(client.close(&handle).await.ok().contains("stays"));
     let handle = client.open("/upload/a", WRITE | CREAT).await.handle();
     assert!(client.write(&handle, 5, b"678").await.refused(4).contains("accepted already"));
     assert!(client.close(&handle).await.refused(4).contains("accepted already"));

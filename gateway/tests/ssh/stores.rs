@@ -33,6 +33,7 @@ impl Stores {
             revocation_epoch: 0,
             temp_patterns: Vec::new(),
             on_duplicate: Default::default(),
+            quota: Default::default(),
             minimum_grade: Default::default(),
             created_at: now,
             updated_at: now,

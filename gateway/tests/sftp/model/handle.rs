@@ -42,6 +42,8 @@ pub(crate) struct Handle {
     /// The size that STAT showed of the accepted version.
     shown: Option<u64>,
     keeps: Option<Kept>,
+    /// Opened to append: what lies before is not written.
+    append_from: Option<u64>,
     untouched: bool,
     wrote: bool,
     emptied: bool,
@@ -66,6 +68,7 @@ impl Handle {
             resumed: false,
             shown: None,
             keeps: None,
+            append_from: None,
             untouched: true,
             wrote: false,
             emptied: false,
@@ -93,6 +96,13 @@ impl Handle {
         self.with(content)
     }
 
+    /// Opened to append to what it holds, or to an accepted version, which takes nothing.
+    pub(crate) fn appending(mut self, append: bool) -> Self {
+        let from = if self.shown.is_some() { u64::MAX } else { self.content.len() as u64 };
+        self.append_from = (append && (self.shown.is_some() || from > 0)).then_some(from);
+        self
+    }
+
     fn with(mut self, content: &[u8]) -> Self {
         self.content = content.to_vec();
         self.undecided = (!content.is_empty()).then_some(content.len());
@@ -108,7 +118,11 @@ impl Handle {
 
     /// Whether this WRITE is an attempt to resume what can't be resumed.
     pub(crate) fn refuses(&self, offset: u64) -> bool {
-        self.untouched && self.shown.is_some_and(|shown| shown > 0 && shown == offset)
+        match (self.shown, self.append_from) {
+            (Some(shown), append) => self.untouched && (append.is_some() || shown > 0 && shown == offset),
+            (None, Some(from)) => offset < from && !self.emptied,
+            (None, None) => false,
+        }
     }
 
     pub(crate) fn tried_to_write(&mut self) {
@@ -195,7 +209,8 @@ impl Handle {
                 return End::Kept(kept.failed);
             }
         }
-        if self.shown.is_some() && self.wrote && self.untouched || !self.early.is_empty() {
+        let whole_or_end = self.shown.is_some() || self.append_from.is_some();
+        if whole_or_end && self.wrote && self.untouched || !self.early.is_empty() {
             return End::Parked(false);
         }
         if self.declared.is_some_and(|declared| length < declared) {

@@ -270,6 +270,7 @@ impl Reference {
         if self.own(session, path).is_some() {
             return Expected::Unasked;
         }
+        let append = flags.append && !flags.truncate;
         let handle = match name.draft.clone() {
             Some(mut draft) => {
                 let mut fresh = Handle::fresh(path, draft.id, size);
@@ -277,9 +278,9 @@ impl Reference {
                 let again = flags.truncate || name.here().is_some();
                 draft.change = self.id();
                 let handle = match &draft.stage {
-                    Stage::Held(content) if !again => fresh.held(content, draft.change),
+                    Stage::Held(content) if !again => fresh.held(content, draft.change).appending(append),
                     Stage::Partial(content) if !again => {
-                        let handle = fresh.resuming(content);
+                        let handle = fresh.resuming(content).appending(append);
                         draft.stage = Stage::Receiving(Some(content.clone()));
                         handle
                     }
@@ -294,9 +295,6 @@ impl Reference {
             }
             None => {
                 let over = name.here().or_else(|| name.just_settled());
-                if flags.append && !flags.truncate && over.is_some() {
-                    return Expected::Status(FAILURE);
-                }
                 let id = self.id();
                 let stage = Stage::Receiving(None);
                 self.name(path).draft = Some(Draft { id, change: id, stage, mtime: None, replaces: None });
@@ -305,7 +303,7 @@ impl Reference {
                     Some(file) => {
                         let size = file.content.len() as u64;
                         let kept = Kept { size, failed: file.place == Place::Failed };
-                        fresh.over(size, (!flags.truncate).then_some(kept))
+                        fresh.over(size, (!flags.truncate).then_some(kept)).appending(append)
                     }
                     None => fresh,
                 }
@@ -359,7 +357,7 @@ impl Reference {
             None => Expected::Status(FAILURE),
             // Its record and its bytes would part ways until CLOSE.
             Some(handle) if handle.held_at.is_some() && size.is_some() => Expected::Unasked,
-            Some(handle) if !handle.open && size.is_some() => Expected::Status(FAILURE),
+            Some(handle) if !handle.open => Expected::Status(FAILURE),
             Some(handle) => status(handle.set(size, mtime), FAILURE),
         }
     }
