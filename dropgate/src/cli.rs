@@ -4,7 +4,9 @@ use crate::logging::Format;
 use clap::{Args, Parser, Subcommand};
 use dropgate_schemas::{
     account::{AccountName, PartnerName},
+    digest::Sha256,
     id::UploadId,
+    path::VirtualPath,
     time::Timestamp,
     upload::UploadState,
 };
@@ -59,6 +61,9 @@ pub(crate) enum Command {
     /// Accounts that partners log in with
     #[command(subcommand)]
     Account(AccountCommand),
+    /// What accounts see in /inbox
+    #[command(subcommand)]
+    Inbox(InboxCommand),
     /// What was uploaded and where it went
     #[command(subcommand)]
     Uploads(UploadsCommand),
@@ -217,6 +222,48 @@ pub(crate) struct Policy {
     /// The weakest sign of completeness that is accepted [default: close-only]
     #[arg(long, value_enum, value_name = "GRADE")]
     pub(crate) minimum_evidence: Option<Evidence>,
+    /// Bytes it may send a day (UTC), such as 10GiB, or none [default: none]
+    #[arg(long, value_name = "SIZE", value_parser = bound)]
+    pub(crate) bytes_per_day: Option<Bound>,
+    /// Files it may send a day (UTC), or none [default: none]
+    #[arg(long, value_name = "N", value_parser = bound)]
+    pub(crate) uploads_per_day: Option<Bound>,
+    /// Bytes of all its files that are kept, such as 1TiB, or none [default: none]
+    #[arg(long, value_name = "SIZE", value_parser = bound)]
+    pub(crate) total_bytes: Option<Bound>,
+}
+
+impl Policy {
+    /// Whether nothing is to be changed.
+    pub(crate) fn is_empty(&self) -> bool {
+        let Self { on_duplicate, minimum_evidence, bytes_per_day, uploads_per_day, total_bytes } = self;
+        let quota = [bytes_per_day, uploads_per_day, total_bytes];
+        on_duplicate.is_none() && minimum_evidence.is_none() && quota.iter().all(|bound| bound.is_none())
+    }
+}
+
+/// A bound of a quota; `none` lifts it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bound(pub(crate) Option<u64>);
+
+/// A number with an optional unit, or `none`.
+fn bound(text: &str) -> Result<Bound, String> {
+    if text == "none" {
+        return Ok(Bound(None));
+    }
+    let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let unit: Option<u64> = match unit.trim() {
+        "" => Some(1),
+        "KiB" => Some(1 << 10),
+        "MiB" => Some(1 << 20),
+        "GiB" => Some(1 << 30),
+        "TiB" => Some(1 << 40),
+        _ => None,
+    };
+    let number = digits.parse::<u64>().ok().zip(unit).and_then(|(n, unit)| n.checked_mul(unit));
+    number
+        .map(|n| Bound(Some(n)))
+        .ok_or_else(|| "not a bound: use a number, one with KiB, MiB, GiB or TiB, or none".to_owned())
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -237,6 +284,42 @@ pub(crate) enum Evidence {
     DeclaredSize,
     /// The client renamed a temp name to the final name
     RenamedFromTemp,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum InboxCommand {
+    /// Register an entry: the account lists it with its size; there is nothing to download
+    Add {
+        /// Who sees it
+        #[arg(long)]
+        account: AccountName,
+        /// Its name, as NAME or /inbox/NAME
+        #[arg(long, value_name = "NAME", value_parser = crate::commands::inbox::parse_path)]
+        path: VirtualPath,
+        /// Bytes
+        #[arg(long)]
+        size: u64,
+        /// Digest in hex, for clients that ask for it
+        #[arg(long, value_name = "HEX")]
+        sha256: Option<Sha256>,
+    },
+    /// Take an entry away
+    Remove {
+        /// Who sees it
+        #[arg(long)]
+        account: AccountName,
+        /// Its name, as NAME or /inbox/NAME
+        #[arg(long, value_name = "NAME", value_parser = crate::commands::inbox::parse_path)]
+        path: VirtualPath,
+    },
+    /// List what an account sees
+    List {
+        /// Who sees it
+        #[arg(long)]
+        account: AccountName,
+        #[command(flatten)]
+        json: Json,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -357,12 +440,20 @@ mod tests {
             "account add acme --partner acme --password-stdin --public-key a.pub --public-key b.pub --temp-pattern *.tmp",
             "account add acme --partner acme --on-duplicate suppress --minimum-evidence renamed-from-temp",
             "account change acme --add-public-key a.pub --remove-public-key SHA256:x --temp-pattern *.tmp --on-duplicate deliver",
+            "account add acme --partner acme --bytes-per-day 10GiB --uploads-per-day 1000 --total-bytes none",
             "account password acme --password-stdin",
             "account list --json --data-dir d",
             "account show acme",
             "account disable acme",
             "account enable acme",
             "account remove acme",
+            "inbox add --account acme --path report.csv --size 17",
+            &format!(
+                "inbox add --account acme --path /inbox/report.csv --size 17 --sha256 {}",
+                "0a".repeat(32)
+            ),
+            "inbox remove --account acme --path report.csv",
+            "inbox list --account acme --json",
             "uploads list --account acme --state failed --state processed --path /upload/x --since 24h --json",
             &format!("uploads show {id} --json"),
             &format!("uploads redeliver {id}"),
@@ -382,6 +473,9 @@ mod tests {
         for (line, kind, said) in [
             ("rum", ErrorKind::InvalidSubcommand, "run"),
             ("account add Acme --partner acme", ErrorKind::ValueValidation, "a-z"),
+            ("account add acme --partner acme --bytes-per-day 10GB", ErrorKind::ValueValidation, "GiB"),
+            ("inbox add --account acme --path x --size 1 --sha256 0a", ErrorKind::ValueValidation, "sha256"),
+            ("inbox remove --account acme --path a/b", ErrorKind::ValueValidation, "directly in /inbox"),
             ("account add acme", ErrorKind::MissingRequiredArgument, "--partner"),
             ("uploads list --state eaten", ErrorKind::ValueValidation, "processed"),
             ("uploads show 17", ErrorKind::ValueValidation, "17"),

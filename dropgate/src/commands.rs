@@ -4,6 +4,7 @@ pub(crate) mod account;
 pub(crate) mod audit;
 pub(crate) mod config;
 pub(crate) mod hostkey;
+pub(crate) mod inbox;
 pub(crate) mod open;
 pub(crate) mod status;
 pub(crate) mod uploads;

@@ -33,6 +33,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Config(command) => one_command(commands::config::run(&command, global)),
         Command::Hostkey(command) => one_command(commands::hostkey::run(command, global)),
         Command::Account(command) => one_command(commands::account::run(command, global)),
+        Command::Inbox(command) => one_command(commands::inbox::run(command, global)),
         Command::Uploads(command) => one_command(commands::uploads::run(command, global)),
         Command::Audit(command) => one_command(commands::audit::run(command, global)),
         Command::Status(json) => one_command(commands::status::run(json, global)),

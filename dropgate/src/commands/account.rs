@@ -5,13 +5,13 @@ mod show;
 
 use super::open::{Open, entry, read_text};
 use crate::{
-    cli::{AccountCommand, Duplicate, Evidence, Global, Policy},
+    cli::{AccountCommand, Bound, Duplicate, Evidence, Global, Policy},
     exit::Usage,
 };
 use anyhow::{Context as _, bail};
 use dropgate_backends::credentials::{password, public_key};
 use dropgate_schemas::{
-    account::{Account, AccountName, Credentials, OnDuplicate, PartnerName, PublicKey},
+    account::{Account, AccountName, Credentials, OnDuplicate, PartnerName, PublicKey, Quota},
     audit::{Action, AuditEntry, AuditResult},
     change::{Change, Durability, Subject},
     time::Timestamp,
@@ -147,6 +147,16 @@ impl Policy {
             Some(Evidence::RenamedFromTemp) => account.minimum_grade = Grade::RenamedFromTemp,
             None => {}
         }
+        let quota = &mut account.quota;
+        for (bound, kept) in [
+            (self.bytes_per_day, &mut quota.bytes_per_day),
+            (self.uploads_per_day, &mut quota.uploads_per_day),
+            (self.total_bytes, &mut quota.total_bytes),
+        ] {
+            if let Some(Bound(bound)) = bound {
+                *kept = bound;
+            }
+        }
     }
 }
 
@@ -195,6 +205,7 @@ pub(crate) async fn add(open: &Open, new: New) -> anyhow::Result<Added> {
         revocation_epoch: before.as_ref().map_or(0, |account| account.revocation_epoch + 1),
         temp_patterns,
         on_duplicate: OnDuplicate::default(),
+        quota: Quota::default(),
         minimum_grade: Grade::default(),
         created_at: now,
         updated_at: now,

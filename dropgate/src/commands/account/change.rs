@@ -31,9 +31,7 @@ impl Wanted {
     ) -> anyhow::Result<Self> {
         let temp_patterns = (!patterns.is_empty())
             .then(|| patterns.into_iter().filter(|pattern| !pattern.is_empty()).collect::<Vec<_>>());
-        let set =
-            temp_patterns.is_some() || policy.on_duplicate.is_some() || policy.minimum_evidence.is_some();
-        if add.is_empty() && remove.is_empty() && !set {
+        if add.is_empty() && remove.is_empty() && temp_patterns.is_none() && policy.is_empty() {
             bail!(Usage("account change: say what to change; --help lists the options".to_owned()));
         }
         check_patterns(temp_patterns.as_deref().unwrap_or_default())?;
@@ -76,9 +74,11 @@ pub(super) async fn apply(open: &Open, name: &AccountName, wanted: Wanted) -> an
         ));
         account.temp_patterns = patterns;
     }
-    if wanted.policy.on_duplicate.is_some() || wanted.policy.minimum_evidence.is_some() {
+    if !wanted.policy.is_empty() {
         wanted.policy.set(&mut account);
-        let policy = serde_json::json!([account.on_duplicate, account.minimum_grade]);
+        let policy = serde_json::json!({
+            "on_duplicate": account.on_duplicate, "minimum_evidence": account.minimum_grade, "quota": account.quota,
+        });
         done.push(format!("policy: {policy}"));
     }
     let what = done.join(", ");

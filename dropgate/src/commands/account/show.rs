@@ -4,7 +4,7 @@ use super::{Added, credentials_of, say, state_of};
 use crate::{cli::Json, commands::open::Open, table::Table};
 use anyhow::Context as _;
 use dropgate_schemas::{
-    account::{Account, AccountName, Credentials, OnDuplicate},
+    account::{Account, AccountName, Credentials, OnDuplicate, Quota},
     upload::Grade,
 };
 use serde_json::{Value, json};
@@ -37,6 +37,7 @@ fn as_json(account: &Account, credentials: &Credentials) -> Value {
         "password": credentials.password_hash.is_some(), "public_keys": keys,
         "temp_patterns": account.temp_patterns,
         "on_duplicate": account.on_duplicate, "minimum_evidence": account.minimum_grade,
+        "quota": account.quota,
         "created_at": account.created_at, "updated_at": account.updated_at,
     })
 }
@@ -99,6 +100,12 @@ pub(super) async fn show(open: &Open, name: &AccountName, json: Json) -> anyhow:
     if account.minimum_grade != Grade::default() {
         let grade = serde_json::to_value(account.minimum_grade)?;
         lines.push(format!("evidence       at least {}", grade.as_str().unwrap_or_default()));
+    }
+    let Quota { bytes_per_day, uploads_per_day, total_bytes } = account.quota;
+    for (most, of) in
+        [(bytes_per_day, "bytes a day"), (uploads_per_day, "files a day"), (total_bytes, "bytes in all")]
+    {
+        lines.extend(most.map(|most| format!("quota          {most} {of}")));
     }
     lines.push(format!("added          {}", account.created_at));
     lines.push(format!("changed        {}", account.updated_at));
