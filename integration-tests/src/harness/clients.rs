@@ -32,9 +32,17 @@ impl Clients {
     /// # Errors
     /// If its files can't be written.
     pub fn new(gate: &Gate, account: &str) -> Result<Self> {
+        Self::at(gate.sftp()?, account, &gate.key(account))
+    }
+
+    /// For an account at any server that has the shared host keys.
+    ///
+    /// # Errors
+    /// If its files can't be written.
+    pub fn at(server: SocketAddr, account: &str, key: &Path) -> Result<Self> {
         let scratch = Scratch::new(Medium::Memory)?;
-        HostKeys::shared()?.known_hosts(gate.sftp()?, &scratch.join("known_hosts"))?;
-        Ok(Self { scratch, server: gate.sftp()?, account: account.to_owned(), key: gate.key(account) })
+        HostKeys::shared()?.known_hosts(server, &scratch.join("known_hosts"))?;
+        Ok(Self { scratch, server, account: account.to_owned(), key: key.to_owned() })
     }
 
     /// A path next to its own files, for what is uploaded.

@@ -4,6 +4,8 @@
 mod consumers;
 #[cfg(test)]
 mod degradation;
+#[cfg(test)]
+mod resume;
 
 use anyhow::{Context as _, Result, ensure};
 use dropgate_integration_tests::{

@@ -17,11 +17,15 @@ mod flow_control;
 #[cfg(test)]
 mod harness_itself;
 #[cfg(test)]
+mod inbox;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod overwrite;
 #[cfg(test)]
 mod protocol;
+#[cfg(test)]
+mod quota;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]

@@ -5,6 +5,7 @@ use dropgate_integration_tests::{
     checker::{Ledger, verify},
     harness::{Gate, Setup, openssh::OpenSsh, payload, until::until_true, wire::Wire},
     raw::{Attrs, Raw, Request, frame, reply},
+    resuming::Uploads,
 };
 use std::time::Duration;
 
@@ -46,6 +47,31 @@ async fn a_dropped_connection_is_resumed_by_reput_with_the_right_digest() -> Res
     ensure!(row.sha256.as_deref() == Some(&digest) && row.upload_id == partial.upload_id, "{row:?}");
     let resumed = gate.audit(&["--upload", &row.upload_id]).await?;
     ensure!(resumed.iter().any(|e| e["action"] == "upload.resume"), "no upload.resume on record");
+    gate.finish().await
+}
+
+#[tokio::test]
+async fn every_client_goes_on_after_its_connection_was_cut() -> Result<()> {
+    let gate = Gate::start(Setup::default()).await?;
+    let ledger = Ledger::in_memory();
+    let wire = Wire::to(gate.sftp()?, u64::MAX).await?;
+    let uploads = Uploads::begin(&gate, "acme", wire.address, &ledger).await?;
+    // What tries again by itself finds nobody.
+    drop(wire);
+    uploads.resume(gate.sftp()?, &ledger).await?;
+    verify(&gate, &ledger).await?;
+    gate.finish().await
+}
+
+#[tokio::test]
+async fn every_client_goes_on_after_the_gateway_was_killed_and_started_again() -> Result<()> {
+    let mut gate = Gate::start(Setup::default().on_disk()).await?;
+    let ledger = Ledger::in_memory();
+    let uploads = Uploads::begin(&gate, "acme", gate.sftp()?, &ledger).await?;
+    gate.kill()?;
+    gate.launch().await?;
+    uploads.resume(gate.sftp()?, &ledger).await?;
+    verify(&gate, &ledger).await?;
     gate.finish().await
 }
 
