@@ -60,7 +60,7 @@ pub async fn entries_are_listed_by_name_until_they_are_removed(store: &Fixture) 
 
     assert_eq!(store.two.inbox_entry(&acme, &path("/inbox/none")).await.unwrap(), None);
     assert_eq!(store.two.inbox_entry(&account("nobody"), &gone.path).await.unwrap(), None);
-    assert_eq!(store.two.inbox(&account("nobody"), None, 100).await.unwrap(), []);
+    assert!(store.two.inbox(&account("nobody"), None, 100).await.unwrap().is_empty());
     write(store, &inbox_entry("acme", "/inbox/u\u{308}")).await;
     assert!(store.two.inbox_entry(&acme, &path("/inbox/\u{fc}")).await.unwrap().is_some());
 
