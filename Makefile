@@ -5,7 +5,7 @@ CONFIG ?= config/local.toml
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 .DEFAULT_GOAL := help
-.PHONY: help run build check fmt fmt-check lint schemas deny embedded test-deps services services-stop test test-unit test-servers test-servers-given test-full bench chaos
+.PHONY: help run build check fmt fmt-check lint schemas deny embedded test-deps services services-stop test test-unit test-servers test-servers-given test-full bench chaos clients
 
 help: ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -76,9 +76,14 @@ test-servers-given:
 
 test-full: check ## everything, the long tests included
 	@scripts/timed 'embedded build' $(CARGO) check --locked -p dropgate --no-default-features
+	@scripts/timed 'more clients' scripts/test-deps --full
 	@scripts/timed 'long tests' $(CARGO) test --locked -p dropgate-integration-tests --test e2e -- --ignored
 	@DROPGATE_CLUSTER_UPLOADS=500 scripts/timed 'a cluster, longer' scripts/services run -- \
 		$(CARGO) test --locked -p dropgate-integration-tests --test cluster -- --test-threads=1 --include-ignored
+
+clients: ## every client through every case; with UPDATE_CLIENTS=1 docs/clients.md is written anew
+	@scripts/test-deps --full
+	$(CARGO) test --locked -p dropgate-integration-tests --test e2e clients:: -- --include-ignored
 
 bench: test-deps ## compare with OpenSSH, and with rclone to Azurite and MinIO, on this machine; writes BENCH.md
 	$(CARGO) build --locked --release -p dropgate

@@ -7,5 +7,6 @@ pub mod chaos;
 pub mod checker;
 pub mod cluster;
 pub mod harness;
+pub mod matrix;
 pub mod raw;
 pub mod resuming;

@@ -3,7 +3,8 @@
 
 use crate::{
     checker::Ledger,
-    harness::{Gate, Medium, Scratch, clients::Clients, openssh::OpenSsh, payload, until::until},
+    harness::{Gate, Medium, Scratch, clients::Desk, openssh::OpenSsh, payload, until::until},
+    matrix::clients::{Curl, Lftp},
     raw::{Attrs, Connection, Login, Raw, Request, Transport, frame},
 };
 use anyhow::{Context as _, Result, ensure};
@@ -152,8 +153,15 @@ impl Source {
         Ok((connection, raw))
     }
 
-    fn clients(&self, server: SocketAddr) -> Result<Clients> {
-        Clients::at(server, &self.account, &self.key)
+    async fn lftp(&self, server: SocketAddr, commands: &str) -> Result<()> {
+        let desk = Desk::at(server, &self.account, &self.key)?;
+        Lftp::new(&desk).run(commands).await?.good().map(|_| ())
+    }
+
+    async fn curl(&self, server: SocketAddr, options: &[&str], path: &str) -> Result<()> {
+        let desk = Desk::at(server, &self.account, &self.key)?;
+        let curl = Curl::new(&desk);
+        curl.run(&[options, &[&curl.url(path)]].concat()).await?.good().map(|_| ())
     }
 
     async fn upload(&self, kind: Kind, server: SocketAddr) -> Result<()> {
@@ -167,15 +175,15 @@ impl Source {
                 client.sftp(&format!("put {file} {path}\n")).await?;
             }
             Kind::Lftp => {
-                self.clients(server)?.lftp(&format!("{limit}put {file} -o {path}\n")).await?;
+                self.lftp(server, &format!("{limit}put {file} -o {path}\n")).await?;
             }
             Kind::LftpMirror => {
                 let from = self.scratch.join("mirrored").display().to_string();
-                self.clients(server)?.lftp(&format!("{limit}mirror -R {from} /upload/mirrored\n")).await?;
+                self.lftp(server, &format!("{limit}mirror -R {from} /upload/mirrored\n")).await?;
             }
             Kind::Curl => {
                 let rate = SLOW.to_string();
-                self.clients(server)?.curl(&["--limit-rate", &rate, "-T", &file], path).await?;
+                self.curl(server, &["--limit-rate", &rate, "-T", &file], path).await?;
             }
             Kind::WinScp | Kind::FileZilla => {
                 let (_connection, mut raw) = self.session(server).await?;
@@ -201,14 +209,14 @@ impl Source {
                 client.sftp(&format!("reput {file} {path}\n")).await?;
             }
             Kind::Lftp => {
-                self.clients(server)?.lftp(&format!("reput {file} -o {path}\n")).await?;
+                self.lftp(server, &format!("reput {file} -o {path}\n")).await?;
             }
             Kind::LftpMirror => {
                 let from = self.scratch.join("mirrored").display().to_string();
-                self.clients(server)?.lftp(&format!("mirror -R -c {from} /upload/mirrored\n")).await?;
+                self.lftp(server, &format!("mirror -R -c {from} /upload/mirrored\n")).await?;
             }
             Kind::Curl => {
-                self.clients(server)?.curl(&["-C", "-", "-T", &file], path).await?;
+                self.curl(server, &["-C", "-", "-T", &file], path).await?;
             }
             Kind::WinScp | Kind::FileZilla => {
                 let (_connection, mut raw) = self.session(server).await?;

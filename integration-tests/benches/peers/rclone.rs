@@ -1,7 +1,7 @@
 //! A place on a real server of its own, as rclone and Dropgate reach it.
 
 use anyhow::{Context as _, Result, ensure};
-use dropgate_integration_tests::harness::clients::from_pypi;
+use dropgate_integration_tests::harness::clients::installed;
 use rand::RngExt as _;
 use serde::Deserialize;
 use std::{path::Path, process::Stdio};
@@ -99,7 +99,7 @@ impl Remote {
     }
 
     fn rclone(&self) -> Result<Command> {
-        let mut command = Command::new(from_pypi("rclone")?);
+        let mut command = Command::new(installed("python/bin/rclone")?);
         command.args(["--config", "/dev/null"]).envs(self.variables.iter().cloned());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         Ok(command)

@@ -30,6 +30,14 @@ impl Outcome {
     pub fn code(&self) -> i32 {
         self.status.code().unwrap_or(-1)
     }
+    /// Itself, if it went well.
+    ///
+    /// # Errors
+    /// If it did not; the message has the output.
+    pub fn good(self) -> Result<Self> {
+        ensure!(self.status.success(), "it failed with {}:\n{}", self.status, self.all());
+        Ok(self)
+    }
     /// Both streams, for messages.
     #[must_use]
     pub fn all(&self) -> String {

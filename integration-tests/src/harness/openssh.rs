@@ -119,15 +119,13 @@ impl OpenSsh {
     /// # Errors
     /// If it can't be run or takes too long.
     pub async fn try_sftp(&self, commands: &str) -> Result<Outcome> {
-        let batch = self.scratch.join("batch");
-        std::fs::write(&batch, commands)?;
         let mut command = self.command("sftp");
         // -b sets BatchMode, which forbids passwords; this order takes it back.
         if matches!(self.login, Login::Password(_)) {
             command.args(["-o", "BatchMode=no"]);
         }
-        command.arg("-b").arg(&batch).arg(format!("{}@{}", self.user, self.server.ip()));
-        finish(wrap(&self.wrapper, command), b"", LIMIT).await
+        command.args(["-b", "-", &format!("{}@{}", self.user, self.server.ip())]);
+        finish(wrap(&self.wrapper, command), commands.as_bytes(), LIMIT).await
     }
 
     /// [`Self::try_sftp`] that must succeed.
@@ -147,6 +145,16 @@ impl OpenSsh {
     pub async fn try_scp(&self, options: &[&str], local: &Path, remote: &str) -> Result<Outcome> {
         let mut command = self.command("scp");
         command.args(options).arg(local).arg(format!("{}@{}:{remote}", self.user, self.server.ip()));
+        finish(wrap(&self.wrapper, command), b"", LIMIT).await
+    }
+
+    /// Copies a file of the server with `scp`.
+    ///
+    /// # Errors
+    /// If it can't be run or takes too long.
+    pub async fn try_scp_from(&self, remote: &str, local: &Path) -> Result<Outcome> {
+        let mut command = self.command("scp");
+        command.arg(format!("{}@{}:{remote}", self.user, self.server.ip())).arg(local);
         finish(wrap(&self.wrapper, command), b"", LIMIT).await
     }
 
