@@ -59,11 +59,12 @@ pub(crate) fn start(config: &LogConfig) -> Result<(), String> {
         Ok(_) | Err(_) => ("log.filter", config.filter.clone()),
     };
     // The client of Vault reports every answer that is not a success as an error, also that a secret is not there; that of
-    // RabbitMQ every channel that was closed, also where a gateway finds out that it may not make a queue.
-    let filter =
-        EnvFilter::try_new(format!("vaultrs=off,rustify=off,lapin::channel=off,{text}")).map_err(|e| {
-            format!("{name}: {text:?} is not a filter: {e}; use for example warn,dropgate_gateway=debug")
-        })?;
+    // RabbitMQ every channel that was closed, also where a gateway finds out that it may not make a queue; that of SSH warns
+    // of every channel request that it does not know, and PuTTY sends one of its own at each login.
+    let quiet = "vaultrs=off,rustify=off,lapin::channel=off,russh::server::encrypted=error";
+    let filter = EnvFilter::try_new(format!("{quiet},{text}")).map_err(|e| {
+        format!("{name}: {text:?} is not a filter: {e}; use for example warn,dropgate_gateway=debug")
+    })?;
     let json = match config.format {
         Format::Auto => !std::io::stderr().is_terminal(),
         Format::Human => false,
