@@ -123,6 +123,11 @@ impl Backends {
     pub async fn open_as(roles: &str, config: &BackendsConfig, data_dir: &Path) -> Result<Self, OpenError> {
         let who = &format!("dropgate {roles} on {}", crate::instance::host());
         let data_dir = prepare(data_dir).await?;
+        #[cfg(feature = "mongodb")]
+        if matches!(config.state, StateConfig::Mongodb(_)) {
+            // Before anything is asked of a server, let alone made there.
+            forget_nothing(&data_dir).await?;
+        }
         let opened = open_secrets(&config.secrets, &data_dir).await?;
         let credentials = open_credentials(&config.credentials, &opened, &data_dir).await?;
         let secrets = opened.store;
@@ -327,9 +332,7 @@ async fn open_state(
             let (state, queue) = open_sqlite(data_dir.join(&keys.path)).await?;
             (state, Some(queue), keys.deadline_seconds)
         }
-        StateConfig::Mongodb(keys) => {
-            (open_mongodb(keys, secrets, data_dir).await?, None, keys.deadline_seconds)
-        }
+        StateConfig::Mongodb(keys) => (open_mongodb(keys, secrets).await?, None, keys.deadline_seconds),
     };
     Ok((Arc::new(Deadline::new(state, deadline.duration())), queue))
 }
@@ -338,18 +341,12 @@ async fn open_state(
 async fn open_mongodb(
     keys: &MongoConfig,
     secrets: &Arc<dyn SecretStore>,
-    data_dir: &Path,
 ) -> Result<Arc<dyn StateStore>, OpenError> {
-    forget_nothing(data_dir).await?;
     crate::state::mongodb::open_configured(keys, secrets.as_ref()).await
 }
 
 #[cfg(not(feature = "mongodb"))]
-async fn open_mongodb(
-    _: &MongoConfig,
-    _: &Arc<dyn SecretStore>,
-    _: &Path,
-) -> Result<Arc<dyn StateStore>, OpenError> {
+async fn open_mongodb(_: &MongoConfig, _: &Arc<dyn SecretStore>) -> Result<Arc<dyn StateStore>, OpenError> {
     Err(OpenError::Remote {
         key: "[backends.state]",
         address: "kind \"mongodb\"".to_owned(),

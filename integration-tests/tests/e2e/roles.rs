@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use dropgate_integration_tests::{
     checker::{Ledger, verify},
-    harness::{Gate, Setup, payload, until::until},
+    harness::{Gate, Setup, binary::workspace, cli::Cli, payload, until::until},
     raw::{Attrs, Overwrite, Request, frame},
 };
 use std::time::Duration;
@@ -155,5 +155,39 @@ async fn a_second_start_on_the_same_data_directory_is_refused() -> Result<()> {
         second.all()
     );
     gate.raw("acme").await?;
+    gate.finish().await
+}
+
+#[tokio::test]
+async fn an_embedded_data_directory_with_undelivered_uploads_is_not_left_for_a_cluster() -> Result<()> {
+    let mut gate = Gate::start(Setup::default().three_roles()).await?;
+    gate.kill_role("worker")?;
+    let (_connection, mut raw) = gate.raw("acme").await?;
+    for number in 0..3 {
+        raw.put(&format!("/upload/f{number}"), b"accepted").await?;
+    }
+    gate.terminate().await?;
+    // The config of a cluster as it is shipped; none of its servers is there, nor any of the secrets it names.
+    let cluster =
+        Cli { data_dir: gate.data().to_owned(), config: Some(workspace()?.join("config/cluster.toml")) };
+    for role in ["gateway", "worker", "ops"] {
+        let refused = cluster.try_run(&[role], b"").await?;
+        let said = &refused.stderr;
+        ensure!(refused.code() == 1, "{role} ended with {}: {said}", refused.code());
+        let (path, sentence) = (gate.data().join("dropgate.db"), "3 accepted uploads that are not delivered");
+        ensure!(
+            said.contains(&path.canonicalize()?.display().to_string()) && said.contains(sentence),
+            "{said}"
+        );
+        ensure!(said.contains("dropgate run") && said.contains("another data directory"), "{said}");
+    }
+    // Nothing was lost by that, and once it is delivered nothing stands in the way.
+    gate.launch().await?;
+    for number in 0..3 {
+        gate.event_about("upload.delivered", &format!("/upload/f{number}"), 1).await?;
+    }
+    gate.terminate().await?;
+    let goes_on = cluster.try_run(&["ops"], b"").await?;
+    ensure!(goes_on.code() == 1 && !goes_on.stderr.contains("accepted uploads"), "{}", goes_on.stderr);
     gate.finish().await
 }
