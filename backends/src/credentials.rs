@@ -1,4 +1,4 @@
-//! What a login is checked against.
+//! What a login is checked against, and an operator's token.
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
@@ -6,6 +6,7 @@ pub(crate) mod file;
 pub mod network;
 pub mod password;
 pub mod public_key;
+pub mod token;
 #[cfg(feature = "vault")]
 pub(crate) mod vault;
 

@@ -82,6 +82,10 @@ figures! {
     WebhooksTaken = "dropgate_webhook_posts" "result" = "taken", "Events posted to webhooks by what became of it";
     WebhooksRefused = "dropgate_webhook_posts" "result" = "refused", "Events posted to webhooks by what became of it";
     WebhooksPassedOver = "dropgate_webhook_posts" "result" = "passed_over", "Events posted to webhooks by what became of it";
+    ApiAnswered = "dropgate_api_requests" "result" = "answered", "Requests to the HTTP API by what became of them";
+    ApiRefused = "dropgate_api_requests" "result" = "refused", "Requests to the HTTP API by what became of them";
+    ApiWrong = "dropgate_api_requests" "result" = "wrong", "Requests to the HTTP API by what became of them";
+    ApiFailed = "dropgate_api_requests" "result" = "failed", "Requests to the HTTP API by what became of them";
     JobsPublished = "dropgate_jobs_published", "Jobs put into the queue";
     ErrorsBlob = "dropgate_backend_errors" "backend" = "blob", "Calls to a backend that failed or took too long";
     ErrorsState = "dropgate_backend_errors" "backend" = "state", "Calls to a backend that failed or took too long";

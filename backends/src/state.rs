@@ -21,10 +21,11 @@ use dropgate_schemas::{
     change::{Change, OutboxEntry, OutboxKind},
     directory::Directory,
     event::Event,
-    id::{BlobId, InstanceId, OutboxId, UploadId},
+    id::{BlobId, InstanceId, OutboxId, TokenId, UploadId},
     inbox::InboxEntry,
     path::{Area, VirtualPath},
     time::Timestamp,
+    token::Token,
     upload::{Upload, UploadState},
 };
 use std::time::Duration;
@@ -279,6 +280,12 @@ pub trait StateStore: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<Account>, StateError>;
 
+    /// One token, revoked ones included.
+    async fn token(&self, id: TokenId) -> Result<Option<Token>, StateError>;
+
+    /// All tokens by id, ids after `after`.
+    async fn list_tokens(&self, after: Option<TokenId>, limit: usize) -> Result<Vec<Token>, StateError>;
+
     /// Audit entries by query.
     async fn audit(&self, query: AuditQuery) -> Result<Vec<StoredAudit>, StateError>;
 
@@ -303,8 +310,13 @@ pub trait StateStore: Send + Sync + 'static {
     /// returns them as logged. An event that is in the log already keeps its numbers and is returned with them.
     async fn log_events(&self, events: Vec<Event>) -> Result<Vec<LoggedEvent>, StateError>;
 
-    /// Logged events after a position, in order.
-    async fn events_after(&self, position: u64, limit: usize) -> Result<Vec<LoggedEvent>, StateError>;
+    /// Logged events after a position, of one partner or of all, in order.
+    async fn events_after(
+        &self,
+        position: u64,
+        partner: Option<&PartnerName>,
+        limit: usize,
+    ) -> Result<Vec<LoggedEvent>, StateError>;
 
     /// How far a named reader of the event log has come: the position it handled last, 0 at first.
     async fn cursor(&self, reader: &str) -> Result<u64, StateError>;

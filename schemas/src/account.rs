@@ -5,7 +5,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use std::{borrow::Cow, fmt, str::FromStr};
 
-/// Why a name of an account, partner, destination or deployment was refused.
+/// Why a name of an account, partner, destination, deployment or token was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a name: use 1 to 63 of a-z, 0-9, _ and -, beginning with a letter or digit")]
 pub struct NameError(pub String);
@@ -66,6 +66,8 @@ names! {
     PartnerName;
     /// A configured destination: `[a-z0-9][a-z0-9_-]{0,62}`.
     DestinationName;
+    /// Who holds an operator's token: `[a-z0-9][a-z0-9_-]{0,62}`.
+    TokenName;
 }
 
 /// What the system knows of an account besides its verifiers. Kept in the state store, so that it can be disabled

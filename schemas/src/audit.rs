@@ -192,6 +192,12 @@ pub enum Action {
     /// An account was removed.
     #[serde(rename = "account.remove")]
     AccountRemove,
+    /// An operator's token was made.
+    #[serde(rename = "token.create")]
+    TokenCreate,
+    /// An operator's token was revoked.
+    #[serde(rename = "token.revoke")]
+    TokenRevoke,
 }
 
 impl Action {

@@ -9,6 +9,7 @@ use crate::{
     inbox::InboxEntry,
     job::Work,
     time::Timestamp,
+    token::Token,
     upload::Upload,
 };
 use schemars::JsonSchema;
@@ -45,6 +46,8 @@ pub enum Subject {
     Account(Account),
     /// An entry of an account's `/inbox`.
     Inbox(InboxEntry),
+    /// An operator's token.
+    Token(Token),
     /// Nothing but the audit entries (logins, refusals, reads).
     None,
 }

@@ -66,6 +66,8 @@ ids! {
     BlobId;
     /// Proof of acceptance or delivery, named in the answer to CLOSE.
     ReceiptId;
+    /// One operator's token.
+    TokenId;
 }
 
 impl DeliveryId {

@@ -3,7 +3,7 @@
 //!
 //! In the order of the road: [`account`] and [`path`] (who puts what where), [`upload`] and [`delivery`] (the
 //! record and its deliveries), [`change`] (one conditional write of a record with its audit entries and outbox),
-//! [`job`], [`event`] and [`audit`] (what follows from it).
+//! [`job`], [`event`] and [`audit`] (what follows from it); [`token`] (who may read it over HTTP).
 
 pub mod account;
 pub mod audit;
@@ -19,4 +19,5 @@ pub mod job;
 pub mod path;
 pub mod reason;
 pub mod time;
+pub mod token;
 pub mod upload;

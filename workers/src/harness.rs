@@ -209,7 +209,7 @@ impl House {
     pub(crate) async fn events(&self, id: UploadId, last: &str) -> Vec<String> {
         let looking = async {
             loop {
-                let events = self.backends.state.events_after(0, 1000).await.unwrap();
+                let events = self.backends.state.events_after(0, None, 1000).await.unwrap();
                 let types: Vec<String> = events
                     .iter()
                     .filter(|e| e.event.uploadid == id)

@@ -4,14 +4,15 @@ use crate::state::{
 };
 use bytes::Bytes;
 use dropgate_schemas::{
-    account::{Account, AccountName},
+    account::{Account, AccountName, PartnerName},
     change::{Change, OutboxEntry, OutboxKind},
     directory::Directory,
     event::Event,
-    id::{InstanceId, OutboxId, UploadId},
+    id::{InstanceId, OutboxId, TokenId, UploadId},
     inbox::InboxEntry,
     path::{Area, VirtualPath},
     time::Timestamp,
+    token::Token,
     upload::Upload,
 };
 use std::time::Duration;
@@ -50,13 +51,20 @@ deadlines! { StateStore, StateError, ErrorsState {
     async fn account(&self, name: &AccountName) -> Option<Account>;
     async fn accounts(&self, names: &[AccountName]) -> Vec<Account>;
     async fn list_accounts(&self, after: Option<&AccountName>, limit: usize) -> Vec<Account>;
+    async fn token(&self, id: TokenId) -> Option<Token>;
+    async fn list_tokens(&self, after: Option<TokenId>, limit: usize) -> Vec<Token>;
     async fn audit(&self, query: AuditQuery) -> Vec<StoredAudit>;
     async fn outbox_due(&self, kind: OutboxKind, now: Timestamp, limit: usize) -> Vec<OutboxEntry>;
     async fn outbox_next_due(&self) -> Option<Timestamp>;
     async fn outbox_done(&self, ids: &[OutboxId]) -> ();
     async fn outbox_defer(&self, ids: &[OutboxId], until: Timestamp) -> ();
     async fn log_events(&self, events: Vec<Event>) -> Vec<LoggedEvent>;
-    async fn events_after(&self, position: u64, limit: usize) -> Vec<LoggedEvent>;
+    async fn events_after(
+        &self,
+        position: u64,
+        partner: Option<&PartnerName>,
+        limit: usize,
+    ) -> Vec<LoggedEvent>;
     async fn cursor(&self, reader: &str) -> u64;
     async fn advance_cursor(&self, reader: &str, position: u64) -> ();
     async fn lease(&self, name: &str, holder: InstanceId, ttl: Duration) -> Option<u64>;

@@ -75,7 +75,7 @@ pub(super) async fn publish_step(
     term: u64,
 ) -> Result<Step, EventLaneError> {
     let position = progress.position(backends, term).await?;
-    let events = backends.state.events_after(position, BATCH).await?;
+    let events = backends.state.events_after(position, None, BATCH).await?;
     let Some(last) = events.last().map(|event| event.position) else { return Ok(Step::Rest) };
     // Until all of it is done nothing is known.
     progress.known = None;

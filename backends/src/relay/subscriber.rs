@@ -75,7 +75,7 @@ impl<'a> Telling<'a> {
     /// The last position of an event from before this relay began.
     async fn end_of_the_past(&self) -> Result<u64, StateError> {
         let is_past = async |position: u64| {
-            let found = self.state.events_after(position - 1, 1).await?;
+            let found = self.state.events_after(position - 1, None, 1).await?;
             Ok::<_, StateError>(found.first().is_some_and(|logged| logged.event.time < self.started))
         };
         let (mut past, mut stride) = (0_u64, 1_u64);
@@ -147,7 +147,7 @@ impl Work for Telling<'_> {
         if self.next_try.is_some_and(|at| at > Instant::now()) {
             return Ok(Step::Rest);
         }
-        let events = self.state.events_after(position, BATCH).await?;
+        let events = self.state.events_after(position, None, BATCH).await?;
         let begun = Instant::now();
         let (mut done, mut next) = (position, Step::after(events.len(), BATCH));
         for logged in &events {

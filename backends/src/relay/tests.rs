@@ -161,7 +161,7 @@ async fn assert_done(backends: &Backends, dir: &Path, scene: &Scene, context: &s
     assert_eq!(actions, expected, "{context}");
 
     // The log: every event once, positions and sequence without a gap, ids as minted.
-    let logged = backends.state.events_after(0, 100).await.unwrap();
+    let logged = backends.state.events_after(0, None, 100).await.unwrap();
     assert_eq!(logged.iter().map(|l| l.position).collect::<Vec<_>>(), [1, 2, 3, 4], "{context}");
     let ids: Vec<_> = logged.iter().map(|l| l.event.id).collect();
     for event in &scene.events {
@@ -231,7 +231,7 @@ async fn a_publisher_that_is_down_holds_up_nobody_and_loses_nothing() {
     let scene = scene(&backends).await;
     assert!(!drain(&backends, 5).await);
     assert_eq!(taken(&backends).await.len(), 3);
-    assert_eq!(backends.state.events_after(0, 100).await.unwrap().len(), 4, "the log goes on");
+    assert_eq!(backends.state.events_after(0, None, 100).await.unwrap().len(), 4, "the log goes on");
     assert_eq!(backends.state.cursor(event::CURSOR).await.unwrap(), 0);
     for job in &scene.jobs {
         backends.queue.publish(std::slice::from_ref(job)).await.unwrap();

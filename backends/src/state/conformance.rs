@@ -18,6 +18,7 @@ pub mod queries;
 pub mod random;
 pub mod samples;
 pub mod states;
+pub mod tokens;
 pub mod usage;
 pub mod waiting;
 
@@ -61,6 +62,7 @@ macro_rules! state_store_conformance {
             inbox { entries_are_listed_by_name_until_they_are_removed, }
             usage { complete_uploads_count_from_the_day_they_were_opened, }
             accounts { they_are_kept_and_listed_by_name, }
+            tokens { tokens_are_kept_listed_by_id_and_seen_revoked_at_once, }
             audit {
                 the_bytes_are_those_that_were_written,
                 every_condition_agrees_with_the_model,
@@ -72,6 +74,7 @@ macro_rules! state_store_conformance {
             events {
                 two_loggers_leave_no_gap_and_repeat_nothing,
                 an_event_keeps_its_numbers,
+                one_partners_events_page_by_position,
                 cursors_never_go_back,
             }
             leases {

@@ -28,6 +28,7 @@ mod schema;
 #[cfg(test)]
 #[cfg(feature = "server-tests")]
 mod servers;
+mod tokens;
 mod watch;
 
 pub(crate) use configured::open_configured;
@@ -40,14 +41,15 @@ use ::mongodb::bson::doc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use dropgate_schemas::{
-    account::{Account, AccountName},
+    account::{Account, AccountName, PartnerName},
     change::{Change, OutboxEntry, OutboxKind},
     directory::Directory,
     event::Event,
-    id::{InstanceId, OutboxId, UploadId},
+    id::{InstanceId, OutboxId, TokenId, UploadId},
     inbox::InboxEntry,
     path::{Area, VirtualPath},
     time::Timestamp,
+    token::Token,
     upload::Upload,
 };
 use std::{sync::Arc, time::Duration};
@@ -168,6 +170,14 @@ impl StateStore for MongoStore {
         Ok(accounts::list(&self.database, after, limit).await?)
     }
 
+    async fn token(&self, id: TokenId) -> Result<Option<Token>, StateError> {
+        Ok(tokens::one(&self.database, id).await?)
+    }
+
+    async fn list_tokens(&self, after: Option<TokenId>, limit: usize) -> Result<Vec<Token>, StateError> {
+        Ok(tokens::list(&self.database, after, limit).await?)
+    }
+
     async fn audit(&self, query: AuditQuery) -> Result<Vec<StoredAudit>, StateError> {
         self.database.placing.place(&self.database).await?;
         Ok(audit::find(&self.database, &query).await?)
@@ -204,8 +214,13 @@ impl StateStore for MongoStore {
         Ok(logged)
     }
 
-    async fn events_after(&self, position: u64, limit: usize) -> Result<Vec<LoggedEvent>, StateError> {
-        Ok(events::after(&self.database, position, limit).await?)
+    async fn events_after(
+        &self,
+        position: u64,
+        partner: Option<&PartnerName>,
+        limit: usize,
+    ) -> Result<Vec<LoggedEvent>, StateError> {
+        Ok(events::after(&self.database, position, partner, limit).await?)
     }
 
     async fn cursor(&self, reader: &str) -> Result<u64, StateError> {

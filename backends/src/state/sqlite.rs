@@ -26,6 +26,7 @@ mod outbox;
 mod place;
 mod readers;
 mod schema;
+mod tokens;
 mod watch;
 mod writer;
 
@@ -47,14 +48,15 @@ use crate::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use dropgate_schemas::{
-    account::{Account, AccountName},
+    account::{Account, AccountName, PartnerName},
     change::{Change, Durability, OutboxEntry, OutboxKind},
     directory::Directory,
     event::Event,
-    id::{InstanceId, OutboxId, UploadId},
+    id::{InstanceId, OutboxId, TokenId, UploadId},
     inbox::InboxEntry,
     path::{Area, VirtualPath},
     time::Timestamp,
+    token::Token,
     upload::Upload,
 };
 use rusqlite::OptionalExtension as _;
@@ -227,6 +229,14 @@ impl StateStore for SqliteStore {
         self.database.read(move |db| accounts::list(db, after.as_ref(), limit)).await
     }
 
+    async fn token(&self, id: TokenId) -> Result<Option<Token>, StateError> {
+        self.database.peek(move |db| tokens::one(db, id)).await
+    }
+
+    async fn list_tokens(&self, after: Option<TokenId>, limit: usize) -> Result<Vec<Token>, StateError> {
+        self.database.read(move |db| tokens::list(db, after, limit)).await
+    }
+
     async fn audit(&self, query: AuditQuery) -> Result<Vec<StoredAudit>, StateError> {
         self.database.read(move |db| audit::find(db, &query)).await
     }
@@ -275,8 +285,14 @@ impl StateStore for SqliteStore {
         self.database.write(Durability::Durable, Bell::Changed, move |db| events::log(db, &events)).await
     }
 
-    async fn events_after(&self, position: u64, limit: usize) -> Result<Vec<LoggedEvent>, StateError> {
-        self.database.read(move |db| events::after(db, position, limit)).await
+    async fn events_after(
+        &self,
+        position: u64,
+        partner: Option<&PartnerName>,
+        limit: usize,
+    ) -> Result<Vec<LoggedEvent>, StateError> {
+        let partner = partner.cloned();
+        self.database.read(move |db| events::after(db, position, partner.as_ref(), limit)).await
     }
 
     async fn cursor(&self, reader: &str) -> Result<u64, StateError> {

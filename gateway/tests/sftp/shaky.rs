@@ -7,14 +7,15 @@ use dropgate_backends::{
     state::{Backlog, Instance, LoggedEvent, StoredAudit, Usage},
 };
 use dropgate_schemas::{
-    account::{Account, AccountName},
+    account::{Account, AccountName, PartnerName},
     change::{Change, OutboxEntry, OutboxKind},
     directory::Directory,
     event::Event,
-    id::{InstanceId, OutboxId, UploadId},
+    id::{InstanceId, OutboxId, TokenId, UploadId},
     inbox::InboxEntry,
     path::{Area, VirtualPath},
     time::Timestamp,
+    token::Token,
     upload::Upload,
 };
 use std::{
@@ -132,6 +133,12 @@ impl StateStore for Shaky {
     ) -> Result<Vec<Account>, StateError> {
         self.inner.list_accounts(after, limit).await
     }
+    async fn token(&self, id: TokenId) -> Result<Option<Token>, StateError> {
+        self.inner.token(id).await
+    }
+    async fn list_tokens(&self, after: Option<TokenId>, limit: usize) -> Result<Vec<Token>, StateError> {
+        self.inner.list_tokens(after, limit).await
+    }
     async fn audit(&self, query: AuditQuery) -> Result<Vec<StoredAudit>, StateError> {
         self.inner.audit(query).await
     }
@@ -155,8 +162,13 @@ impl StateStore for Shaky {
     async fn log_events(&self, events: Vec<Event>) -> Result<Vec<LoggedEvent>, StateError> {
         self.inner.log_events(events).await
     }
-    async fn events_after(&self, position: u64, limit: usize) -> Result<Vec<LoggedEvent>, StateError> {
-        self.inner.events_after(position, limit).await
+    async fn events_after(
+        &self,
+        position: u64,
+        partner: Option<&PartnerName>,
+        limit: usize,
+    ) -> Result<Vec<LoggedEvent>, StateError> {
+        self.inner.events_after(position, partner, limit).await
     }
     async fn cursor(&self, reader: &str) -> Result<u64, StateError> {
         self.inner.cursor(reader).await

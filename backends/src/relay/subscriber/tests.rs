@@ -87,7 +87,7 @@ async fn a_new_one_hears_what_happens_from_now_on_and_keeps_its_place() {
     let dir = tempfile::tempdir().unwrap();
     let backends = open(dir.path()).await;
     for past in [0, 1, 2, 4, 9] {
-        let before = backends.state.events_after(0, 100).await.unwrap().len() as u32;
+        let before = backends.state.events_after(0, None, 100).await.unwrap().len() as u32;
         happen(&backends, before + 1, past - before).await;
         tokio::time::sleep(Duration::from_millis(3)).await;
         let (listener, logged) = (Listener::new(false), Notify::new());

@@ -34,9 +34,10 @@ pub async fn a_new_record_is_at_revision_one_and_reads_back_as_it_was_written(st
     }
 }
 
-/// Uploads, directories, accounts and entries of `/inbox` alike.
+/// Uploads, directories, accounts, entries of `/inbox` and tokens alike.
 pub async fn every_kind_of_subject_is_conditional_on_its_revision(store: &Fixture) {
     let upload = upload("acme", "/upload/x", 1);
+    let token = samples::token("erp");
     let subjects = |revision| {
         let mut upload = upload.clone();
         upload.revision = revision;
@@ -46,11 +47,14 @@ pub async fn every_kind_of_subject_is_conditional_on_its_revision(store: &Fixtur
         account.revision = revision;
         let mut entry = inbox_entry("acme", "/inbox/x");
         entry.revision = revision;
+        let mut token = token.clone();
+        token.revision = revision;
         [
             Subject::Upload { upload: Box::new(upload), inline: None },
             Subject::Directory(directory),
             Subject::Account(account),
             Subject::Inbox(entry),
+            Subject::Token(token),
         ]
     };
     let audit = vec![entry(&upload)];

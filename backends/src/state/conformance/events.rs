@@ -2,7 +2,7 @@
 
 use super::{
     Fixture,
-    samples::{event, upload},
+    samples::{event, partner, upload},
 };
 use crate::state::LoggedEvent;
 use dropgate_schemas::event::Event;
@@ -33,7 +33,7 @@ pub async fn two_loggers_leave_no_gap_and_repeat_nothing(store: &Fixture) {
     let mut seen: Vec<LoggedEvent> = Vec::new();
     loop {
         let position = seen.last().map_or(0, |logged| logged.position);
-        let page = store.one.events_after(position, 50).await.unwrap();
+        let page = store.one.events_after(position, None, 50).await.unwrap();
         if page.is_empty() {
             break;
         }
@@ -69,9 +69,35 @@ pub async fn an_event_keeps_its_numbers(store: &Fixture) {
     let mut unnumbered = after[0].event.clone();
     unnumbered.sequence = String::new();
     assert_eq!(unnumbered, third, "nothing but the number is filled in");
-    assert_eq!(store.one.events_after(3, 10).await.unwrap().len(), 0);
-    assert_eq!(numbers(&store.one.events_after(1, 1).await.unwrap()), numbers(&before[1..]));
+    assert_eq!(store.one.events_after(3, None, 10).await.unwrap().len(), 0);
+    assert_eq!(numbers(&store.one.events_after(1, None, 1).await.unwrap()), numbers(&before[1..]));
     assert!(store.one.log_events(Vec::new()).await.unwrap().is_empty());
+}
+
+/// Nobody else's in between, and none left out, from whatever position.
+pub async fn one_partners_events_page_by_position(store: &Fixture) {
+    let uploads = ["acme", "other", "acme-2"].map(|name| upload(name, "/upload/x", 1));
+    let events: Vec<Event> = (0..40).map(|n| event(&uploads[n * n % 3])).collect();
+    let all = store.one.log_events(events).await.unwrap();
+    for of in &uploads {
+        let ours: Vec<u64> =
+            all.iter().filter(|l| l.event.partner == of.partner).map(|l| l.position).collect();
+        for from in [0, 7, 39, 40, u64::MAX] {
+            let mut seen = Vec::new();
+            loop {
+                let after = seen.last().copied().unwrap_or(from);
+                let page = store.two.events_after(after, Some(&of.partner), 4).await.unwrap();
+                assert!(page.len() <= 4 && page.iter().all(|l| l.event.partner == of.partner));
+                if page.is_empty() {
+                    break;
+                }
+                seen.extend(page.iter().map(|l| l.position));
+            }
+            let expected: Vec<u64> = ours.iter().copied().filter(|position| *position > from).collect();
+            assert_eq!(seen, expected, "{} after {from}", of.partner);
+        }
+    }
+    assert!(store.one.events_after(0, Some(&partner("nobody")), 4).await.unwrap().is_empty());
 }
 
 /// Each reader has its own.

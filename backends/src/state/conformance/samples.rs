@@ -9,11 +9,12 @@ use dropgate_schemas::{
     digest::{Base64, Sha256},
     directory::Directory,
     event::{Event, EventBody, Other},
-    id::{BlobId, DeliveryId, InstanceId, ReceiptId, SessionId, UploadId},
+    id::{BlobId, DeliveryId, InstanceId, ReceiptId, SessionId, TokenId, UploadId},
     inbox::InboxEntry,
     path::VirtualPath,
     reason::{Reason, ReasonCode},
     time::Timestamp,
+    token::{Scope, Token},
     upload::{
         Attributes, BlobRef, ClientInfo, Grade, Staged, StagedBlob, StagedBlock, SupersedeIntent, Upload,
         UploadState,
@@ -237,5 +238,21 @@ pub fn inbox_entry(of: &str, name: &str) -> InboxEntry {
         sha256: Some(Sha256::of(b"x")),
         registered_at: Timestamp::now(),
         removed_at: None,
+    }
+}
+
+/// A token that reads the events of one partner.
+#[must_use]
+pub fn token(name: &str) -> Token {
+    Token {
+        id: TokenId::new(),
+        name: name.parse().unwrap(),
+        scopes: [Scope::EventsRead].into(),
+        partner: Some(partner("acme")),
+        secret_sha256: Sha256::of(name.as_bytes()),
+        revision: 0,
+        created_at: Timestamp::now(),
+        expires_at: None,
+        revoked_at: None,
     }
 }

@@ -56,6 +56,7 @@ enum Target {
     Directories,
     Accounts,
     Inbox,
+    Tokens,
     Pending,
 }
 
@@ -98,6 +99,7 @@ impl Prepared {
             Subject::Directory(directory) => empty.about_directory(directory),
             Subject::Account(account) => empty.about_account(account),
             Subject::Inbox(entry) => empty.about_inbox(entry),
+            Subject::Token(token) => empty.about_token(token),
             Subject::None => Ok(empty),
         }
     }
@@ -347,6 +349,7 @@ impl Prepared {
             Target::Directories => &db.directories,
             Target::Accounts => &db.accounts,
             Target::Inbox => &db.inbox,
+            Target::Tokens => &db.tokens,
             Target::Pending => &db.pending,
         }
     }

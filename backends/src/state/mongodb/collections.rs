@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `meta` | the schema's version, and something to write for readiness |
 //! | `uploads` | one version: `record`, what queries ask for beside it, inline content, entries that wait to be placed |
-//! | `directories`, `accounts`, `inbox` | one directory, account or entry of `/inbox`, with the same embedding |
+//! | `directories`, `accounts`, `inbox`, `tokens` | one directory, account, entry of `/inbox` or operator's token, with the same embedding |
 //! | `pending` | audit and outbox entries that belong to no record, until they are placed |
 //! | `audit` | one audit entry at its position |
 //! | `outbox` | one follow-up, in the order of storing; handled ones stay as a mark for an hour |
@@ -20,6 +20,7 @@ pub(super) const UPLOADS: &str = "uploads";
 pub(super) const DIRECTORIES: &str = "directories";
 pub(super) const ACCOUNTS: &str = "accounts";
 pub(super) const INBOX: &str = "inbox";
+pub(super) const TOKENS: &str = "tokens";
 pub(super) const PENDING: &str = "pending";
 pub(super) const AUDIT: &str = "audit";
 pub(super) const OUTBOX: &str = "outbox";
@@ -31,12 +32,13 @@ pub(super) const KEY_RESERVATIONS: &str = "key_reservations";
 pub(super) const PULSES: &str = "pulses";
 
 /// All of them.
-pub(super) const ALL: [&str; 14] = [
+pub(super) const ALL: [&str; 15] = [
     META,
     UPLOADS,
     DIRECTORIES,
     ACCOUNTS,
     INBOX,
+    TOKENS,
     PENDING,
     AUDIT,
     OUTBOX,
@@ -130,6 +132,7 @@ pub(super) fn indexes() -> Vec<Index> {
         unplaced(ACCOUNTS),
         index(INBOX, "by_listing", doc! { "record.account": 1, "shown": 1, "keys.name": 1 }),
         unplaced(INBOX),
+        unplaced(TOKENS),
         index(AUDIT, "by_entry", doc! { "entry": 1 }).unique(),
         audit("by_reference", "reference"),
         audit("by_upload", "upload"),
@@ -146,6 +149,7 @@ pub(super) fn indexes() -> Vec<Index> {
         index(OUTBOX, "handled", doc! { "handled_at": 1 }).expire(HANDLED_FOR),
         index(EVENT_LOG, "by_event", doc! { "event_id": 1 }).unique(),
         index(EVENT_LOG, "by_partner", doc! { "partner": 1, "sequence": 1 }).unique(),
+        index(EVENT_LOG, "of_partner", doc! { "partner": 1, "_id": 1 }),
         index(KEY_RESERVATIONS, "by_key", doc! { "destination": 1, "key": 1 }).unique(),
         index(PULSES, "forgotten", doc! { "at": 1 }).expire(PULSES_FOR),
     ]

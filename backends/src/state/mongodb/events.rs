@@ -10,7 +10,7 @@ use super::{
     placing::last,
 };
 use crate::state::{LoggedEvent, StateError};
-use dropgate_schemas::{event::Event, id::EventId};
+use dropgate_schemas::{account::PartnerName, event::Event, id::EventId};
 use futures::TryStreamExt as _;
 use mongodb::{
     bson::{Document, doc},
@@ -129,15 +129,24 @@ fn read(stored: Document) -> Result<LoggedEvent, StateError> {
     Ok(LoggedEvent { position, event })
 }
 
-/// Events after a position.
-pub(super) async fn after(db: &Database, position: u64, limit: usize) -> Outcome<Vec<LoggedEvent>> {
+/// Events after a position, of one partner or of all.
+pub(super) async fn after(
+    db: &Database,
+    position: u64,
+    partner: Option<&PartnerName>,
+    limit: usize,
+) -> Outcome<Vec<LoggedEvent>> {
     let limit = limit.min(MOST);
     if limit == 0 {
         return Ok(Vec::new());
     }
+    let mut which = doc! { "_id": { "$gt": integer(position) } };
+    if let Some(partner) = partner {
+        which.insert("partner", partner.as_str());
+    }
     let find = db
         .event_log
-        .find(doc! { "_id": { "$gt": integer(position) } })
+        .find(which)
         .sort(doc! { "_id": 1 })
         .limit(integer(limit as u64))
         .batch_size(u32::try_from(limit).unwrap_or(u32::MAX))

@@ -111,19 +111,21 @@ struct Holder {
 
 /// Places the entries of up to [`BATCH`] documents of each kind; true if there may be more.
 async fn batch(db: &Database) -> Outcome<bool> {
-    let (uploads, directories, accounts, inbox, pending) = tokio::try_join!(
+    let (uploads, directories, accounts, inbox, operators, pending) = tokio::try_join!(
         holders(db, &db.uploads),
         holders(db, &db.directories),
         holders(db, &db.accounts),
         holders(db, &db.inbox),
+        holders(db, &db.tokens),
         holders(db, &db.pending),
     )?;
-    let more = [&uploads, &directories, &accounts, &inbox, &pending].iter().any(|some| some.len() >= BATCH);
+    let all = [&uploads, &directories, &accounts, &inbox, &operators, &pending];
+    let more = all.iter().any(|some| some.len() >= BATCH);
     let tokens = |of: &[Holder]| of.iter().map(|holder| holder.token.clone()).collect::<Vec<_>>();
     let (uploaded, listed, known) = (tokens(&uploads), tokens(&directories), tokens(&accounts));
-    let (told, gone) = (tokens(&inbox), tokens(&pending));
+    let (told, held, gone) = (tokens(&inbox), tokens(&operators), tokens(&pending));
     let (mut audit, mut outbox) = (Vec::new(), Vec::new());
-    for holder in [uploads, directories, accounts, inbox, pending].into_iter().flatten() {
+    for holder in [uploads, directories, accounts, inbox, operators, pending].into_iter().flatten() {
         audit.push(holder.audit);
         outbox.push(holder.outbox);
     }
@@ -139,6 +141,7 @@ async fn batch(db: &Database) -> Outcome<bool> {
         empty(db, &db.directories, listed),
         empty(db, &db.accounts, known),
         empty(db, &db.inbox, told),
+        empty(db, &db.tokens, held),
         remove(db, gone),
     )?;
     Ok(more)

@@ -3,7 +3,7 @@
 
 mod upload;
 
-use super::{accounts, audit, directories, fault::Outcome, inbox, outbox};
+use super::{accounts, audit, directories, fault::Outcome, inbox, outbox, tokens};
 use crate::state::StateError;
 use dropgate_schemas::change::{Change, Subject};
 use rusqlite::Connection;
@@ -21,6 +21,7 @@ enum Written {
     Directory(Box<directories::Row>),
     Account(Box<accounts::Row>),
     Inbox(Box<inbox::Row>),
+    Token(Box<tokens::Row>),
     Nothing,
 }
 
@@ -38,6 +39,7 @@ impl Prepared {
                 }
                 Subject::Account(account) => Written::Account(Box::new(accounts::Row::new(account)?)),
                 Subject::Inbox(entry) => Written::Inbox(Box::new(inbox::Row::new(entry)?)),
+                Subject::Token(token) => Written::Token(Box::new(tokens::Row::new(token)?)),
                 Subject::None => Written::Nothing,
             },
             audit: audit.iter().map(audit::Row::new).collect::<Result<_, _>>()?,
@@ -52,6 +54,7 @@ impl Prepared {
             Written::Directory(row) => row.write(db)?,
             Written::Account(row) => row.write(db)?,
             Written::Inbox(row) => row.write(db)?,
+            Written::Token(row) => row.write(db)?,
             Written::Nothing => 0,
         };
         self.audit.iter().try_for_each(|row| row.write(db))?;

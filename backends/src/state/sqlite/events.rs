@@ -3,7 +3,7 @@
 
 use super::{MOST, apply::document, fault::Outcome};
 use crate::state::{LoggedEvent, StateError};
-use dropgate_schemas::event::Event;
+use dropgate_schemas::{account::PartnerName, event::Event};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 /// Digits of a sequence number.
@@ -41,13 +41,32 @@ fn read(doc: &str) -> Result<Event, StateError> {
         .map_err(|e| StateError::Corrupt(format!("an event of the log can't be read: {e}")))
 }
 
-/// Events after a position.
-pub(super) fn after(db: &Connection, position: u64, limit: usize) -> Outcome<Vec<LoggedEvent>> {
+/// Events after a position, of one partner or of all.
+pub(super) fn after(
+    db: &Connection,
+    position: u64,
+    partner: Option<&PartnerName>,
+    limit: usize,
+) -> Outcome<Vec<LoggedEvent>> {
     let position = i64::try_from(position).unwrap_or(i64::MAX);
-    let mut statement = db.prepare_cached(
-        "SELECT position, doc FROM event_log WHERE position > ?1 ORDER BY position LIMIT ?2",
-    )?;
-    let mut rows = statement.query(params![position, limit.min(MOST)])?;
+    let limit = limit.min(MOST);
+    let (mut all, mut of_one);
+    let mut rows = match partner {
+        None => {
+            all = db.prepare_cached(
+                "SELECT position, doc FROM event_log WHERE position > ?1 ORDER BY position LIMIT ?2",
+            )?;
+            all.query(params![position, limit])?
+        }
+        Some(partner) => {
+            // Named, since without it all events of the partner are read and sorted for each page.
+            of_one = db.prepare_cached(
+                "SELECT position, doc FROM event_log INDEXED BY event_log_of_partner
+                 WHERE partner = ?3 AND position > ?1 ORDER BY position LIMIT ?2",
+            )?;
+            of_one.query(params![position, limit, partner.as_str()])?
+        }
+    };
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
         found.push(LoggedEvent { position: row.get(0)?, event: read(&row.get::<_, String>(1)?)? });

@@ -8,7 +8,8 @@ use rusqlite::{Connection, TransactionBehavior};
 const APPLICATION: i32 = i32::from_be_bytes(*b"Drpg");
 
 /// One step for each version; a database of version n has had the first n. Steps that were released are never changed.
-const STEPS: [&str; 2] = [include_str!("schema.sql"), include_str!("schema_2.sql")];
+const STEPS: [&str; 3] =
+    [include_str!("schema.sql"), include_str!("schema_2.sql"), include_str!("schema_3.sql")];
 
 /// Checks that the file is ours, or empty, and no newer than we are. Changes nothing.
 pub(super) fn check(db: &Connection) -> Result<(), OpenFailure> {

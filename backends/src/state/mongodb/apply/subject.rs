@@ -12,6 +12,7 @@ use dropgate_schemas::{
     id::{BlobId, InstanceId},
     inbox::InboxEntry,
     path::VirtualPath,
+    token::Token,
     upload::{BlobRef, Upload},
 };
 use mongodb::bson::{Binary, Bson, Document, doc, spec::BinarySubtype};
@@ -95,6 +96,19 @@ impl Prepared {
             fields: doc! {
                 "record": write(&entry)?, "keys": keys(&entry.path), "shown": entry.removed_at.is_none(),
             },
+            ..self
+        })
+    }
+
+    pub(super) fn about_token(self, mut token: Token) -> Result<Self, StateError> {
+        let revision = token.revision;
+        token.revision += 1;
+        Ok(Self {
+            target: Target::Tokens,
+            id: token.id.to_string(),
+            what: format!("token {}", token.id),
+            revision,
+            fields: doc! { "record": write(&token)? },
             ..self
         })
     }

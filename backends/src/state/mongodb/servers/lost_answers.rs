@@ -180,7 +180,7 @@ async fn everything_else_comes_to_the_same_too() {
         logged.iter().map(|logged| logged.event.id).collect::<Vec<_>>(),
         events.iter().map(|e| e.id).collect::<Vec<_>>()
     );
-    assert_eq!(store.events_after(0, 10).await.unwrap().len(), 5);
+    assert_eq!(store.events_after(0, None, 10).await.unwrap().len(), 5);
 
     wire.lose(1);
     assert!(store.reserve_key("archive", "k", &account("acme"), &path("/upload/x")).await.unwrap());

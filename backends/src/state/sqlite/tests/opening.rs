@@ -85,6 +85,34 @@ async fn a_newer_schema_is_refused_with_the_version_it_has() {
 }
 
 #[tokio::test]
+async fn a_database_of_the_second_schema_learns_of_tokens_and_keeps_its_events() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("dropgate.db");
+    let old = rusqlite::Connection::open(&path).unwrap();
+    old.execute_batch(concat!(include_str!("../schema.sql"), include_str!("../schema_2.sql"))).unwrap();
+    old.pragma_update(None, "user_version", 2).unwrap();
+    old.pragma_update(None, "application_id", i32::from_be_bytes(*b"Drpg")).unwrap();
+    let upload = samples::upload("acme", "/upload/x", 1);
+    let event = samples::event(&upload);
+    old.execute(
+        "INSERT INTO event_log (position, event_id, partner, sequence, doc) VALUES (1, ?1, 'acme', 1, ?2)",
+        rusqlite::params![event.id.uuid().as_bytes(), serde_json::to_string(&event).unwrap()],
+    )
+    .unwrap();
+    drop(old);
+    let store = state(&path);
+    let found = store.events_after(0, Some(&upload.partner), 10).await.unwrap();
+    assert_eq!(found.iter().map(|logged| &logged.event).collect::<Vec<_>>(), [&event]);
+    let token = samples::token("erp");
+    let change = dropgate_schemas::change::Change {
+        subject: dropgate_schemas::change::Subject::Token(token.clone()),
+        ..samples::created(&upload)
+    };
+    store.apply(change).await.unwrap();
+    assert_eq!(store.token(token.id).await.unwrap().unwrap().revision, 1);
+}
+
+#[tokio::test]
 async fn damage_is_found_after_an_unclean_end() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("dropgate.db");
