@@ -151,8 +151,10 @@ async fn serve(
         let _ = running.beat(backends, &identity);
     }
     let probe = Probe { backends: backends.clone(), roles: roles.names(), draining: running.stop.clone() };
-    for listener in ops.into_iter().chain(health) {
-        running.observer(dropgate_ops::serve(listener, probe.clone(), running.last.clone()));
+    let ops = ops.map(|listener| (listener, dropgate_ops::all_routes(probe.clone())));
+    let health = health.map(|listener| (listener, dropgate_ops::health_routes(probe)));
+    for (listener, routes) in ops.into_iter().chain(health) {
+        running.observer(dropgate_ops::serve(listener, routes, running.last.clone()));
     }
     ready.write(&ready_file)?;
     welcome.print(roles, &ready, config)?;

@@ -1,10 +1,12 @@
 //! Accepts HTTP connections, a bounded number at a time.
 
 use crate::{
+    api,
+    auth::Peer,
     health::{Probe, livez, readyz},
     metrics::metrics,
 };
-use axum::{Router, routing::get};
+use axum::{Extension, Router, routing::get};
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -18,13 +20,13 @@ use tokio_util::sync::CancellationToken;
 const CONNECTIONS: usize = 64;
 /// How long a client may take to send its request head.
 const HEAD_DEADLINE: Duration = Duration::from_secs(10);
-/// How long a connection may live: a scrape or a probe takes seconds.
+/// How long a connection may live: a scrape or a probe takes seconds, a stream of events ends by itself before.
 const LIFETIME: Duration = Duration::from_secs(300);
 /// How long open requests may take to finish once the process stops.
 const GRACE: Duration = Duration::from_secs(3);
 
-/// The routes that every role serves.
-fn router(probe: Probe) -> Router {
+/// `/livez`, `/readyz` and `/metrics`, which every role may serve. They ask for no credential.
+pub fn health_routes(probe: Probe) -> Router {
     Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
@@ -32,10 +34,13 @@ fn router(probe: Probe) -> Router {
         .with_state(probe)
 }
 
-/// Serves `/livez`, `/readyz` and `/metrics` on `listener` until `stop` is cancelled, then lets open requests finish for a
-/// moment.
-pub async fn serve(listener: TcpListener, probe: Probe, stop: CancellationToken) {
-    let router = router(probe);
+/// Those, and the API, behind tokens: what the ops role serves.
+pub fn all_routes(probe: Probe) -> Router {
+    health_routes(probe.clone()).merge(api::routes(probe))
+}
+
+/// Serves `routes` on `listener` until `stop` is cancelled, then lets open requests finish for a moment.
+pub async fn serve(listener: TcpListener, routes: Router, stop: CancellationToken) {
     let permits = Arc::new(Semaphore::new(CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
@@ -44,10 +49,10 @@ pub async fn serve(listener: TcpListener, probe: Probe, stop: CancellationToken)
             let permit = Arc::clone(&permits).acquire_owned().await.ok()?;
             Some((listener.accept().await, permit))
         };
-        let (stream, permit) = tokio::select! {
+        let (stream, peer, permit) = tokio::select! {
             () = stop.cancelled() => break,
             accepted = accepted => match accepted {
-                Some((Ok((stream, _)), permit)) => (stream, permit),
+                Some((Ok((stream, peer)), permit)) => (stream, peer, permit),
                 Some((Err(error), _)) => {
                     // Out of file descriptors, or the peer was gone before we looked: go on when that may have passed.
                     tracing::warn!(%error, "an HTTP connection could not be accepted");
@@ -57,7 +62,7 @@ pub async fn serve(listener: TcpListener, probe: Probe, stop: CancellationToken)
                 None => break,
             },
         };
-        let service = TowerToHyperService::new(router.clone());
+        let service = TowerToHyperService::new(routes.clone().layer(Extension(Peer(peer))));
         let stop = stop.clone();
         connections.spawn(async move {
             let _permit = permit;

@@ -33,7 +33,7 @@ async fn start(backends: Backends) -> Server {
     let address = listener.local_addr().unwrap();
     let (draining, stop) = (CancellationToken::new(), CancellationToken::new());
     let probe = Probe { backends, roles: &["gateway"], draining: draining.clone() };
-    let task = tokio::spawn(dropgate_ops::serve(listener, probe, stop.clone()));
+    let task = tokio::spawn(dropgate_ops::serve(listener, dropgate_ops::health_routes(probe), stop.clone()));
     Server { address, draining, stop, task }
 }
 
