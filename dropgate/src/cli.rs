@@ -3,11 +3,12 @@
 use crate::logging::Format;
 use clap::{Args, Parser, Subcommand};
 use dropgate_schemas::{
-    account::{AccountName, PartnerName},
+    account::{AccountName, PartnerName, TokenName},
     digest::Sha256,
-    id::UploadId,
+    id::{TokenId, UploadId},
     path::VirtualPath,
     time::Timestamp,
+    token::Scope,
     upload::UploadState,
 };
 use std::path::PathBuf;
@@ -50,7 +51,7 @@ pub(crate) enum Command {
     Gateway(Start),
     /// Run a worker only: delivers what was accepted
     Worker(Start),
-    /// Run the ops listener only: health, readiness, metrics
+    /// Run the ops listener only: health, readiness, metrics, the HTTP API
     Ops(Start),
     /// Check the config or print what is in effect
     #[command(subcommand)]
@@ -70,6 +71,9 @@ pub(crate) enum Command {
     /// Who did what
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Tokens for the HTTP API
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// Roles, backends, backlog and the last errors on one screen
     Status(Json),
 }
@@ -407,6 +411,34 @@ pub(crate) enum AuditCommand {
     },
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Make a token; it is printed once
+    Create {
+        /// Who gets it
+        #[arg(long, value_name = "WHO")]
+        name: TokenName,
+        /// What it opens, with commas in between: events:read reads events; ops:read, ops:write and accounts:write open nothing yet
+        #[arg(long, required = true, value_delimiter = ',', value_name = "SCOPES")]
+        scopes: Vec<Scope>,
+        /// The one partner whose events it shows; goes with events:read alone
+        #[arg(long, value_name = "P")]
+        partner: Option<PartnerName>,
+        /// When it ends: a span (90d), a time (2026-03-01T12:00Z) or a day (2026-03-01) [default: never]
+        #[arg(long, value_parser = crate::since::until, value_name = "WHEN")]
+        expires: Option<Timestamp>,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// List tokens, those that are revoked or expired included
+    List(Json),
+    /// Take a token back: from the next request on it opens nothing, and streams that it opened end within a second
+    Revoke {
+        /// Its id, as `token list` shows it
+        id: TokenId,
+    },
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -462,6 +494,10 @@ mod tests {
             &format!(
                 "audit list --account a --actor b --upload {id} --path /x --result refused --since 2026-03-01 --ref 7F3K2Q"
             ),
+            "token create --name erp --scopes events:read --partner acme --expires 90d --json",
+            "token create --name alice --scopes ops:read,ops:write --scopes accounts:write",
+            "token list --json",
+            &format!("token revoke {id}"),
             "status --json",
         ] {
             assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
@@ -481,6 +517,13 @@ mod tests {
             ("uploads show 17", ErrorKind::ValueValidation, "17"),
             ("uploads list --since soon", ErrorKind::ValueValidation, "24h"),
             ("audit list --result maybe", ErrorKind::InvalidValue, "refused"),
+            ("token create --name erp --scopes events:write", ErrorKind::ValueValidation, "events:read"),
+            ("token create --name erp", ErrorKind::MissingRequiredArgument, "--scopes"),
+            (
+                "token create --name erp --scopes events:read --expires 1999-01-01",
+                ErrorKind::ValueValidation,
+                "90d",
+            ),
             ("run --sftp-port 1", ErrorKind::UnknownArgument, "--sftp-listen"),
         ] {
             let error = parse(line).unwrap_err();

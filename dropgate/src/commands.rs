@@ -7,4 +7,5 @@ pub(crate) mod hostkey;
 pub(crate) mod inbox;
 pub(crate) mod open;
 pub(crate) mod status;
+pub(crate) mod token;
 pub(crate) mod uploads;

@@ -5,14 +5,18 @@ use crate::{
     commands::{
         account::{New, Password, add},
         open::Open,
+        token,
     },
     config::Config,
 };
 use anyhow::Context as _;
 use dropgate_backends::Backends;
-use dropgate_schemas::account::{AccountName, NameError, PartnerName};
+use dropgate_schemas::{
+    account::{AccountName, NameError, PartnerName, TokenName},
+    token::Scope,
+};
 
-/// Account and partner of the first start.
+/// Account, partner and holder of the token of the first start.
 const DEMO: &str = "demo";
 
 /// An account that a newcomer may log in with.
@@ -22,9 +26,11 @@ pub(crate) struct Login {
     pub(crate) partner: PartnerName,
     /// Only if it was made just now.
     pub(crate) password: Option<String>,
+    /// A token for the HTTP API, only if it was made just now.
+    pub(crate) token: Option<String>,
 }
 
-/// Makes the demo account if there is no account at all yet. Otherwise names one of those that may log in.
+/// Makes the demo account and a token if there is no account at all yet. Otherwise names one of those that may log in.
 ///
 /// # Errors
 /// If the stores refuse.
@@ -45,7 +51,8 @@ pub(crate) async fn account(config: &Config, backends: &Backends) -> anyhow::Res
             policy: Policy::default(),
         };
         add(&open, new).await?;
-        return Ok(Some(Login { account: name, partner, password: shown }));
+        let token = first_token(backends).await?;
+        return Ok(Some(Login { account: name, partner, password: shown, token }));
     }
     let mut usable = known.iter().filter(|account| account.enabled && !account.removed);
     let demo = usable.clone().find(|account| account.name.as_str() == DEMO);
@@ -53,5 +60,18 @@ pub(crate) async fn account(config: &Config, backends: &Backends) -> anyhow::Res
         account: account.name.clone(),
         partner: account.partner.clone(),
         password: None,
+        token: None,
     }))
+}
+
+/// A token for everything, if there is none at all yet.
+async fn first_token(backends: &Backends) -> anyhow::Result<Option<String>> {
+    let state = backends.state.as_ref();
+    if !state.list_tokens(None, 1).await.context("the list of tokens")?.is_empty() {
+        return Ok(None);
+    }
+    let name: TokenName = DEMO.parse().map_err(|e: NameError| anyhow::anyhow!(e))?;
+    let scopes = Scope::ALL.iter().copied().collect();
+    let (_, text) = token::make(state, token::New { name, scopes, partner: None, expires_at: None }).await?;
+    Ok(Some(text))
 }

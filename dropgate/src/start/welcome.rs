@@ -115,7 +115,7 @@ impl Welcome {
             }
         }
         if let Some(ops) = ready.ops {
-            line("ops", &format!("http://{ops}  (/livez /readyz /metrics)"));
+            line("ops", &format!("http://{ops}  (/livez /readyz /metrics /api/v1/events)"));
         }
         if let Some(health) = ready.health {
             line("health", &format!("http://{health}  (/livez /readyz /metrics)"));
@@ -126,6 +126,15 @@ impl Welcome {
         line("data", &absolute(&config.data_dir).display().to_string());
         if let (Some(login), Some(address)) = (&self.account, self.address) {
             text.push_str(&self.login(login, address));
+        }
+        let token = self.account.as_ref().and_then(|login| login.token.as_deref());
+        if let (Some(token), Some(ops)) = (token, ready.ops) {
+            let _ = writeln!(
+                text,
+                "\nA token for the HTTP API, shown this once:\n\n    {token}\n\nEvents, for example:\n\n    \
+                 curl -H 'Authorization: Bearer {token}' 'http://{ops}/api/v1/events?after=0'\n\nTokens for others:\n\n    {}",
+                self.again.with("token create --name WHO --scopes events:read")
+            );
         }
         if roles == Roles::All && self.account.is_none() {
             let add = self.again.with("account add NAME --partner PARTNER");
@@ -207,18 +216,25 @@ mod tests {
             account: account.clone(),
             partner: partner.clone(),
             password: Some("s3cret".to_owned()),
+            token: Some("dgt_7_t0ken".to_owned()),
         });
         let config = Config::default();
         welcome.deliveries(&config);
         let ready = Ready { sftp: Some(address), ops: Some("127.0.0.1:8080".parse().unwrap()), health: None };
         let first = welcome.text(Roles::All, &ready, &config);
-        for shown in ["s3cret", "sftp -P 2222 demo@127.0.0.1", "delivered/acme/demo", "http://127.0.0.1:8080"]
-        {
+        for shown in [
+            "s3cret",
+            "sftp -P 2222 demo@127.0.0.1",
+            "delivered/acme/demo",
+            "http://127.0.0.1:8080",
+            "curl -H 'Authorization: Bearer dgt_7_t0ken' 'http://127.0.0.1:8080/api/v1/events?after=0'",
+            "token create --name WHO --scopes events:read --data-dir 'my data'",
+        ] {
             assert!(first.contains(shown), "{shown}\n{first}");
         }
-        welcome.account = Some(Login { account, partner, password: None });
+        welcome.account = Some(Login { account, partner, password: None, token: None });
         let later = welcome.text(Roles::All, &ready, &config);
         let again = "\n    target/debug/dropgate account password demo --data-dir 'my data'\n";
-        assert!(later.contains(again) && !later.contains("s3cret"), "{later}");
+        assert!(later.contains(again) && !later.contains("s3cret") && !later.contains("dgt_"), "{later}");
     }
 }
