@@ -4,6 +4,7 @@ pub mod binary;
 pub mod cli;
 pub mod clients;
 pub mod gate;
+pub mod http;
 pub mod openssh;
 pub mod payload;
 pub mod process;
