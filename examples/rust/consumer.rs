@@ -5,8 +5,15 @@
 //! It makes a durable queue of its own, binds it to the exchange `dropgate.events`, and acknowledges an event only after
 //! the object it names was fetched and has the SHA-256 that the event tells. Delivery is at least once: an event id that
 //! was seen before is skipped. With COUNT it ends after so many files. S3 is reached with the usual `AWS_*` variables.
+//!
+//! What happened before the queue was bound, or while it was lost, comes from the event log over HTTP:
+//!
+//! `DROPGATE_API=http://ops.example.com:8080 DROPGATE_TOKEN=dgt_... DROPGATE_AFTER=0 ...`
+//!
+//! reads everything after that position once the queue is bound, and goes on with the queue then. Nothing is between the two: an
+//! event is in the log before it is published. The token needs the scope `events:read`, and shows one partner if it is bound to one.
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use aws_config::BehaviorVersion;
 use futures::StreamExt as _;
 use lapin::{
@@ -17,7 +24,7 @@ use lapin::{
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 /// What of an event is needed. The schemas under `schemas/json` have the rest.
 #[derive(Deserialize)]
@@ -27,6 +34,18 @@ struct Event {
     kind: String,
     sequence: String,
     data: serde_json::Value,
+}
+
+/// One page of the event log.
+#[derive(Deserialize)]
+struct Page {
+    events: Vec<Logged>,
+    next: u64,
+}
+
+#[derive(Deserialize)]
+struct Logged {
+    event: Event,
 }
 
 #[derive(Deserialize)]
@@ -78,29 +97,56 @@ async fn main() -> Result<()> {
         .await?;
     println!("bound");
 
-    // Kept in memory here; a real system keeps the ids, or the last `sequence` of each partner, with its own data.
+    // Kept in memory here; a real system keeps the ids, or the last position of the log, with its own data.
     let mut seen = HashSet::new();
+    if let Ok(api) = std::env::var("DROPGATE_API") {
+        println!("caught-up {}", catch_up(&api, &s3, &mut seen).await?);
+    }
     while let Some(message) = events.next().await {
         let message = message?;
-        let event: Event = serde_json::from_slice(&message.data)?;
-        if event.kind == "dropgate.delivery.succeeded.v1" && !seen.contains(&event.id) {
-            let told: Delivered = serde_json::from_value(event.data)?;
-            let (sha256, size) = fetch(&s3, &told.destination.uri).await?;
-            if (sha256.as_str(), size) != (told.sha256.as_str(), told.size) {
-                bail!(
-                    "{} has SHA-256 {sha256} and {size} bytes, event {} says otherwise",
-                    told.destination.uri,
-                    event.id
-                );
-            }
-            println!("verified {} {} {} {sha256}", event.id, event.sequence, told.destination.uri);
-            seen.insert(event.id);
-        }
+        take(&s3, serde_json::from_slice(&message.data)?, &mut seen).await?;
         message.acker.ack(BasicAckOptions::default()).await?;
         if wanted.is_some_and(|wanted| seen.len() >= wanted) {
             break;
         }
     }
+    Ok(())
+}
+
+/// Takes what is in the log after the position that the environment names, and returns the last position.
+async fn catch_up(api: &str, s3: &aws_sdk_s3::Client, seen: &mut HashSet<String>) -> Result<u64> {
+    let token = std::env::var("DROPGATE_TOKEN").context("DROPGATE_TOKEN is not set")?;
+    let mut after: u64 = std::env::var("DROPGATE_AFTER").map_or(Ok(0), |text| text.parse())?;
+    let client = reqwest::Client::builder().timeout(Duration::from_secs(60)).build()?;
+    loop {
+        let asked = client.get(format!("{api}/api/v1/events?after={after}")).bearer_auth(&token);
+        let answer = asked.send().await?;
+        let (status, text) = (answer.status(), answer.text().await?);
+        ensure!(status.is_success(), "the event log answered {status}: {text}");
+        let page: Page = serde_json::from_str(&text)?;
+        if page.events.is_empty() {
+            return Ok(after);
+        }
+        for logged in page.events {
+            take(s3, logged.event, seen).await?;
+        }
+        after = page.next;
+    }
+}
+
+/// Fetches and checks the file of an event, unless there is none or it was seen before.
+async fn take(s3: &aws_sdk_s3::Client, event: Event, seen: &mut HashSet<String>) -> Result<()> {
+    if event.kind != "dropgate.delivery.succeeded.v1" || seen.contains(&event.id) {
+        return Ok(());
+    }
+    let told: Delivered = serde_json::from_value(event.data)?;
+    let uri = told.destination.uri;
+    let (sha256, size) = fetch(s3, &uri).await?;
+    if (sha256.as_str(), size) != (told.sha256.as_str(), told.size) {
+        bail!("{uri} has SHA-256 {sha256} and {size} bytes, event {} says otherwise", event.id);
+    }
+    println!("verified {} {} {uri} {sha256}", event.id, event.sequence);
+    seen.insert(event.id);
     Ok(())
 }
 

@@ -20,6 +20,8 @@ pub struct Cluster {
     pub gateways: Vec<Gate>,
     /// The workers.
     pub workers: Vec<Gate>,
+    /// The ops role, where [`Self::start_ops`] started it.
+    ops: Option<Gate>,
     /// The servers, seen through clients from other makers.
     foreign: Foreign,
     addresses: Vec<watch::Sender<Option<SocketAddr>>>,
@@ -36,7 +38,7 @@ impl Cluster {
         let foreign = Foreign::prepare(HostKeys::shared()?).await?;
         let setup = Setup::default().config(config(&foreign)?);
         let mut cluster =
-            Self { gateways: vec![], workers: vec![], foreign, addresses: vec![], wiped: false };
+            Self { gateways: vec![], workers: vec![], ops: None, foreign, addresses: vec![], wiped: false };
         for number in 0..gateways {
             // They share the accounts.
             let accounts: &[&str] = if number == 0 { &ACCOUNTS } else { &[] };
@@ -59,6 +61,16 @@ impl Cluster {
     /// If there is no gateway.
     pub fn first(&self) -> Result<&Gate> {
         self.gateways.first().context("a cluster without a gateway")
+    }
+
+    /// Starts the ops role, and returns its address.
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub async fn start_ops(&mut self) -> Result<SocketAddr> {
+        let setup =
+            Setup { roles: Roles::Ops, ..Setup::default() }.config(config(&self.foreign)?).accounts(&[]);
+        self.ops.insert(Gate::start(setup).await.context("ops")?).ops()
     }
 
     /// Address of the broker, with user and password.
@@ -180,7 +192,7 @@ impl Cluster {
     /// # Errors
     /// If a member was not well to the end.
     pub async fn finish(self) -> Result<()> {
-        for member in self.gateways.into_iter().chain(self.workers) {
+        for member in self.gateways.into_iter().chain(self.workers).chain(self.ops) {
             member.finish().await?;
         }
         self.foreign.remove().await
@@ -224,6 +236,8 @@ fn config(foreign: &Foreign) -> Result<String> {
     let vault = variable("DROPGATE_TEST_VAULT_ADDR")?;
     Ok(format!(
         r#"
+[ops]
+health_listen = "127.0.0.1:0"
 [gateway]
 host_keys = ["vault:{name}/hostkeys#ed25519", "vault:{name}/hostkeys#rsa"]
 [gateway.listener.limits]

@@ -38,6 +38,8 @@ pub enum Roles {
     Gateway,
     /// `dropgate worker`, a member of a cluster.
     Worker,
+    /// `dropgate ops`, a member of a cluster.
+    Ops,
 }
 
 impl Roles {
@@ -46,6 +48,7 @@ impl Roles {
             Self::One => &[("run", "ready.json")],
             Self::Gateway => &[("gateway", "ready-gateway.json")],
             Self::Worker => &[("worker", "ready-worker.json")],
+            Self::Ops => &[("ops", "ready-ops.json")],
             Self::Three => &[
                 ("gateway", "ready-gateway.json"),
                 ("worker", "ready-worker.json"),
@@ -121,6 +124,7 @@ pub struct Gate {
     processes: Vec<(&'static str, Process)>,
     sftp: Option<SocketAddr>,
     ops: Option<SocketAddr>,
+    health: Option<SocketAddr>,
     starts: usize,
     passed: bool,
 }
@@ -151,6 +155,7 @@ impl Gate {
             processes: Vec::new(),
             sftp: None,
             ops: None,
+            health: None,
             starts: 0,
             passed: false,
             setup,
@@ -203,9 +208,15 @@ impl Gate {
             self.processes.push((command, process));
             let address =
                 self.wait_ready(ready, pid).await.with_context(|| format!("starting dropgate {command}"))?;
-            self.sftp = address_of(&address, "sftp")?.or(self.sftp);
-            self.ops = address_of(&address, "ops")?.or(self.ops);
+            self.note_addresses(&address)?;
         }
+        Ok(())
+    }
+
+    fn note_addresses(&mut self, ready: &Value) -> Result<()> {
+        self.sftp = address_of(ready, "sftp")?.or(self.sftp);
+        self.ops = address_of(ready, "ops")?.or(self.ops);
+        self.health = address_of(ready, "health")?.or(self.health);
         Ok(())
     }
 
@@ -279,6 +290,13 @@ impl Gate {
     /// If it has not been started.
     pub fn ops(&self) -> Result<SocketAddr> {
         self.ops.context("it has no ops listener")
+    }
+    /// Where it answers probes, if its config has `ops.health_listen`.
+    ///
+    /// # Errors
+    /// If it does not.
+    pub fn health(&self) -> Result<SocketAddr> {
+        self.health.context("it has no health listener")
     }
     /// Its scratch directory: config, keys, logs and, below `data`, everything of the program.
     #[must_use]
@@ -402,9 +420,7 @@ impl Gate {
         let pid = process.id();
         self.processes.push((command, process));
         let address = self.wait_ready(ready, pid).await?;
-        self.sftp = address_of(&address, "sftp")?.or(self.sftp);
-        self.ops = address_of(&address, "ops")?.or(self.ops);
-        Ok(())
+        self.note_addresses(&address)
     }
 
     /// SIGTERM to every process; how each ended.

@@ -6,7 +6,11 @@ use anyhow::{Context as _, Result, ensure};
 use dropgate_integration_tests::{
     checker::Ledger,
     cluster::Cluster,
-    harness::{payload, until::until},
+    harness::{
+        http::get,
+        payload,
+        until::{until, until_true},
+    },
     raw::{Attrs, Connection, Raw, Request, Transport, frame},
 };
 use std::{
@@ -43,6 +47,8 @@ impl Fault {
 
 /// The longest that a client may wait for any answer; WinSCP gives up after 15 s.
 const ANSWER: Duration = Duration::from_secs(15);
+/// Within this, `/readyz` tells of a server that went or came back.
+const READY: Duration = Duration::from_secs(45);
 /// Within this, what was accepted before and meanwhile is done after the server is back.
 const DRAINED: Duration = Duration::from_secs(60);
 
@@ -120,6 +126,33 @@ async fn refusal(raw: &mut Raw, path: &str, data: &[u8]) -> Result<Option<(u32, 
     Ok(refused)
 }
 
+/// The members that the server's absence makes unready; the others stay ready.
+fn unready_without(server: &str) -> &'static [&'static str] {
+    match server {
+        "azurite" | "mongodb" => &["gateway", "worker"],
+        "rabbitmq" => &["worker"],
+        "openbao" => &["gateway"],
+        _ => &[],
+    }
+}
+
+/// Waits until `/readyz` of each member says what it should while `unready` of them miss a store that they need.
+async fn readiness(cluster: &Cluster, unready: &[&str]) -> Result<()> {
+    for (role, members) in [("gateway", &cluster.gateways), ("worker", &cluster.workers)] {
+        let wanted = if unready.contains(&role) { 503 } else { 200 };
+        for member in members {
+            let what = format!("/readyz of the {role} to say {wanted}");
+            until_true(READY, &what, || async {
+                let answer = get(member.health()?, "/readyz", None).await?;
+                ensure!(answer.status == wanted, "{answer:?}");
+                Ok(true)
+            })
+            .await?;
+        }
+    }
+    Ok(())
+}
+
 async fn live_through(server: &'static str, fault: Fault, seen: Seen) -> Result<()> {
     let cluster = Cluster::start(1, 1).await?;
     let ledger = Ledger::in_memory();
@@ -138,7 +171,9 @@ async fn live_through(server: &'static str, fault: Fault, seen: Seen) -> Result<
         );
     }
 
+    readiness(&cluster, &[]).await?;
     let broken = Broken::new(server, fault)?;
+    readiness(&cluster, unready_without(server)).await?;
     for _ in 0..3 {
         let (number, length) = next();
         let (accepted, took) = upload(&mut raw, &ledger, number, length).await?;
@@ -166,6 +201,7 @@ async fn live_through(server: &'static str, fault: Fault, seen: Seen) -> Result<
     .await?;
     cluster.verify(&ledger, REST).await?;
     let took = back.elapsed();
+    readiness(&cluster, &[]).await?;
     println!("{server}: everything was done {took:?} after it was back");
     ensure!(took < DRAINED, "{server} was back for {took:?} before everything was done");
     cluster.finish().await
