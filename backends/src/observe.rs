@@ -86,6 +86,10 @@ figures! {
     ApiRefused = "dropgate_api_requests" "result" = "refused", "Requests to the HTTP API by what became of them";
     ApiWrong = "dropgate_api_requests" "result" = "wrong", "Requests to the HTTP API by what became of them";
     ApiFailed = "dropgate_api_requests" "result" = "failed", "Requests to the HTTP API by what became of them";
+    ModelAnswered = "dropgate_type_model" "result" = "answered", "Files whose type the learned model was to name, by what came of it";
+    ModelBusy = "dropgate_type_model" "result" = "busy", "Files whose type the learned model was to name, by what came of it";
+    ModelLate = "dropgate_type_model" "result" = "late", "Files whose type the learned model was to name, by what came of it";
+    ModelFailed = "dropgate_type_model" "result" = "failed", "Files whose type the learned model was to name, by what came of it";
     JobsPublished = "dropgate_jobs_published", "Jobs put into the queue";
     ErrorsBlob = "dropgate_backend_errors" "backend" = "blob", "Calls to a backend that failed or took too long";
     ErrorsState = "dropgate_backend_errors" "backend" = "state", "Calls to a backend that failed or took too long";
@@ -152,6 +156,8 @@ pub enum Timing {
     Acceptance,
     /// From the acceptance to the verified copy at one destination.
     Delivery,
+    /// From the end of a file to the answer of the learned model on its type.
+    Model,
 }
 
 /// Counts by bucket, not cumulative; the last one holds what is above every bound.
@@ -176,7 +182,7 @@ impl Cells {
 
 impl Timing {
     /// Every one.
-    pub const ALL: &'static [Self] = &[Self::Acceptance, Self::Delivery];
+    pub const ALL: &'static [Self] = &[Self::Acceptance, Self::Delivery, Self::Model];
 
     /// How it is printed.
     #[must_use]
@@ -192,15 +198,22 @@ impl Timing {
                 label: None,
                 help: "From the acceptance to the verified copy at one destination",
             },
+            Self::Model => Description {
+                name: "dropgate_type_model_seconds",
+                label: None,
+                help: "From the end of a file to the answer of the learned model on its type",
+            },
         }
     }
 
     fn cells(self) -> &'static Cells {
         static ACCEPTANCE: Cells = Cells::new();
         static DELIVERY: Cells = Cells::new();
+        static MODEL: Cells = Cells::new();
         match self {
             Self::Acceptance => &ACCEPTANCE,
             Self::Delivery => &DELIVERY,
+            Self::Model => &MODEL,
         }
     }
 

@@ -74,8 +74,22 @@ pub(crate) enum Command {
     /// Tokens for the HTTP API
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Name the content type of files, as their upload would be recorded
+    Detect(Detect),
     /// Roles, backends, backlog and the last errors on one screen
     Status(Json),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Detect {
+    /// Files to look at
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Ask the learned model about every file, also where the rules decide
+    #[arg(long)]
+    pub(crate) model: bool,
+    #[command(flatten)]
+    pub(crate) json: Json,
 }
 
 #[derive(Clone, Debug, Default, Args)]

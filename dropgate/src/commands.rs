@@ -3,6 +3,7 @@
 pub(crate) mod account;
 pub(crate) mod audit;
 pub(crate) mod config;
+pub(crate) mod detect;
 pub(crate) mod hostkey;
 pub(crate) mod inbox;
 pub(crate) mod open;

@@ -83,17 +83,20 @@ impl Loaded {
         let (config, places) = load::load::<Config>(&name, &text, &settings)?;
         let loaded = Self { config, places };
         let config = &loaded.config;
-        let listener =
-            config.gateway.listener.problems().into_iter().map(|problem| loaded.placed_setting(problem));
+        let settings = |section: &'static str, problems: Vec<SettingError>| {
+            problems.into_iter().map(|problem| loaded.placed_setting(section, problem))
+        };
+        let listener = settings("gateway.listener", config.gateway.listener.problems());
+        let content_type = settings("gateway.content_type", config.gateway.content_type.problems());
         let workers = dropgate_workers::check(&config.workers, &config.destination, &config.route);
         let workers = workers.into_iter().map(|problem| loaded.placed(problem));
-        let problems: Vec<Problem> = listener.chain(workers).collect();
+        let problems: Vec<Problem> = listener.chain(content_type).chain(workers).collect();
         if problems.is_empty() { Ok(loaded) } else { Err(problems.into()) }
     }
 
-    /// The same for a setting of the listener.
-    pub(crate) fn placed_setting(&self, setting: SettingError) -> Problem {
-        let key = format!("gateway.listener.{}", setting.key);
+    /// The same for a setting of the gateway that can't work by itself.
+    pub(crate) fn placed_setting(&self, section: &str, setting: SettingError) -> Problem {
+        let key = format!("{section}.{}", setting.key);
         let origin = self.places.find(&key);
         let what = format!("{} can't work", setting.value);
         Problem { origin, key: Some(key), what, remedy: setting.why.to_owned(), missing: false }

@@ -37,6 +37,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Uploads(command) => one_command(commands::uploads::run(command, global)),
         Command::Audit(command) => one_command(commands::audit::run(command, global)),
         Command::Token(command) => one_command(commands::token::run(command, global)),
+        Command::Detect(command) => one_command(commands::detect::run(command, global)),
         Command::Status(json) => one_command(commands::status::run(json, global)),
     }
 }

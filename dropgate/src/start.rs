@@ -262,7 +262,7 @@ fn taken(error: GatewayError, loaded: &Loaded) -> anyhow::Error {
             anyhow::anyhow!(ports::explain("gateway.listener.listen", address, &source, loaded))
         }
         GatewayError::Listener(ListenerError::Setting(setting)) => {
-            Problems::from(vec![loaded.placed_setting(setting)]).into()
+            Problems::from(vec![loaded.placed_setting("gateway.listener", setting)]).into()
         }
         other @ (GatewayError::Listener(ListenerError::HostKey(_)) | GatewayError::Recovery(_)) => {
             other.into()

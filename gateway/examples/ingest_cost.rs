@@ -41,6 +41,7 @@ async fn run(backends: &Backends, size: u64, payload: usize) -> Result<(), Box<d
             gateway: GatewayBudget::new(GATEWAY_BYTES),
         },
         options: Arc::new(UploadOptions::default()),
+        detector: Arc::default(),
         quota_left: None,
         epoch: 1,
     };

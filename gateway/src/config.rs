@@ -1,6 +1,10 @@
 //! `[gateway]`: where partners come in.
 
-use crate::{ingest::UploadOptions, listener::ListenerConfig, sftp::session::SessionLimits};
+use crate::{
+    ingest::{UploadOptions, content_type::ContentTypeConfig},
+    listener::ListenerConfig,
+    sftp::session::SessionLimits,
+};
 use serde::{Deserialize, Serialize};
 use std::{path::PathBuf, time::Duration};
 
@@ -15,6 +19,8 @@ pub struct GatewayConfig {
     pub listener: ListenerConfig,
     /// Bounds of uploads and sessions.
     pub uploads: UploadsConfig,
+    /// How the types of files are found.
+    pub content_type: ContentTypeConfig,
 }
 
 /// Where the SSH host keys are.
@@ -36,6 +42,7 @@ impl Default for GatewayConfig {
             host_keys: HostKeySource::Directory(PathBuf::from("hostkeys")),
             listener: ListenerConfig::default(),
             uploads: UploadsConfig::default(),
+            content_type: ContentTypeConfig::default(),
         }
     }
 }

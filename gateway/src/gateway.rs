@@ -5,7 +5,7 @@ mod observer;
 
 use crate::{
     config::GatewayConfig,
-    ingest::{GatewayBudget, Ingest, LiveUploads, Storage, recover, sweep},
+    ingest::{GatewayBudget, Ingest, LiveUploads, Storage, content_type::Detector, recover, sweep},
     journal::Journal,
     listener::{Listener, ListenerDependencies, ListenerError},
     ssh::hostkey::HostKeys,
@@ -92,11 +92,14 @@ impl Gateway {
             );
         }
         let journal = Journal::new(Arc::clone(&backends.state));
+        let detector = Detector::new(&config.content_type);
+        detector.load();
         let ingest = Ingest {
             ringer: Ringer::start(&backends, shutdown),
             live: Arc::new(LiveUploads::default()),
             memory: GatewayBudget::new(config.uploads.memory_bytes),
             options: Arc::new(config.uploads.options()),
+            detector: Arc::new(detector),
             liveness,
             storage: Arc::default(),
             backends: backends.clone(),

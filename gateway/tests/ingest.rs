@@ -52,6 +52,7 @@ impl Gateway {
             store: Arc::clone(&self.backends.blob),
             budgets: self.budgets.clone(),
             options: Arc::new(options),
+            detector: Arc::default(),
             quota_left: None,
             epoch,
         }

@@ -62,6 +62,14 @@ impl JsonSchema for Sha256 {
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Base64(pub Vec<u8>);
 
+impl Base64 {
+    /// Whether it holds no byte.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 impl fmt::Debug for Base64 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Base64({} bytes)", self.0.len())

@@ -202,6 +202,9 @@ pub struct Staged {
     pub sha256_state: Base64,
     /// The first 4 KiB at most, for type detection.
     pub head: Base64,
+    /// The last 4 KiB, for the same; empty while `head` holds everything.
+    #[serde(default, skip_serializing_if = "Base64::is_empty")]
+    pub tail: Base64,
     /// The blob the bytes are in; none while they fit inline and are kept with the record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blob: Option<StagedBlob>,

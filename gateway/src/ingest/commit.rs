@@ -3,6 +3,7 @@
 use super::{
     Content, LiveUploads, Storage, UploadOptions,
     budget::{Budget, Budgets, GatewayBudget},
+    content_type::Detector,
     delete_blobs,
     error::IngestError,
     open_file::{OpenFile, refusal},
@@ -82,6 +83,8 @@ pub struct Ingest {
     pub memory: Arc<GatewayBudget>,
     /// Bounds and deadlines.
     pub options: Arc<UploadOptions>,
+    /// Names the types of files.
+    pub detector: Arc<Detector>,
     /// Which instances are alive.
     pub liveness: Arc<Liveness>,
     /// Rings for what was committed.
@@ -99,6 +102,7 @@ pub struct Committer {
     pub(super) live: Arc<LiveUploads>,
     pub(super) budgets: Budgets,
     pub(super) options: Arc<UploadOptions>,
+    pub(super) detector: Arc<Detector>,
     pub(super) liveness: Arc<Liveness>,
     pub(super) storage: Arc<Storage>,
     ringer: Ringer,
@@ -121,6 +125,7 @@ impl Committer {
             live: Arc::clone(&shared.live),
             budgets: Budgets { connection, gateway: Arc::clone(&shared.memory) },
             options: Arc::clone(&shared.options),
+            detector: Arc::clone(&shared.detector),
             liveness: Arc::clone(&shared.liveness),
             storage: Arc::clone(&shared.storage),
             ringer: shared.ringer.clone(),

@@ -1,6 +1,6 @@
 //! The SHA-256 of an upload as its bytes go by, in a form that survives the process.
 
-use super::{content_type::HEAD_BYTES, error::IngestError};
+use super::{content_type::Edges, error::IngestError};
 use dropgate_schemas::{
     digest::{Base64, Sha256},
     upload::{Staged, StagedBlob},
@@ -10,12 +10,11 @@ use sha2::{
     digest::common::hazmat::{SerializableState, SerializedState},
 };
 
-/// Digest, length and first bytes of everything that went by so far, in order.
+/// Digest, length and both ends of everything that went by so far, in order.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RunningDigest {
     sha256: sha2::Sha256,
-    length: u64,
-    head: Vec<u8>,
+    edges: Edges,
 }
 
 impl RunningDigest {
@@ -24,28 +23,21 @@ impl RunningDigest {
         let state = SerializedState::<sha2::Sha256>::try_from(staged.sha256_state.0.as_slice())
             .map_err(|_| IngestError::NotResumable)?;
         let sha256 = sha2::Sha256::deserialize(&state).map_err(|_| IngestError::NotResumable)?;
-        let head = staged.head.0.clone();
-        if head.len() as u64 != staged.length.min(HEAD_BYTES as u64) {
-            return Err(IngestError::NotResumable);
-        }
-        Ok(Self { sha256, length: staged.length, head })
+        let edges = Edges::resume(staged).ok_or(IngestError::NotResumable)?;
+        Ok(Self { sha256, edges })
     }
 
     pub(super) fn update(&mut self, bytes: &[u8]) {
-        let missing = HEAD_BYTES - self.head.len();
-        if missing > 0 {
-            self.head.extend_from_slice(bytes.get(..missing).unwrap_or(bytes));
-        }
+        self.edges.update(bytes);
         self.sha256.update(bytes);
-        self.length += bytes.len() as u64;
     }
 
     pub(super) const fn length(&self) -> u64 {
-        self.length
+        self.edges.length()
     }
 
-    pub(super) fn head(&self) -> &[u8] {
-        &self.head
+    pub(super) const fn edges(&self) -> &Edges {
+        &self.edges
     }
 
     pub(super) fn finish(&self) -> Sha256 {
@@ -55,9 +47,10 @@ impl RunningDigest {
     /// The state to save, given that everything up to here is durable in `blob`.
     pub(super) fn staged(&self, blob: StagedBlob) -> Staged {
         Staged {
-            length: self.length,
+            length: self.length(),
             sha256_state: Base64(self.sha256.serialize().to_vec()),
-            head: Base64(self.head.clone()),
+            head: Base64(self.edges.head().to_vec()),
+            tail: Base64(self.edges.tail_beyond_head().to_vec()),
             blob: Some(blob),
         }
     }
@@ -66,6 +59,7 @@ impl RunningDigest {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ingest::content_type::EDGE_BYTES;
     use dropgate_schemas::id::BlobId;
     use proptest::prelude::*;
 
@@ -85,7 +79,9 @@ mod tests {
             digest.update(second);
             prop_assert_eq!(digest.finish(), Sha256::of(&content));
             prop_assert_eq!(digest.length(), content.len() as u64);
-            prop_assert_eq!(digest.head(), &content[..content.len().min(HEAD_BYTES)]);
+            let edge = content.len().min(EDGE_BYTES);
+            prop_assert_eq!(digest.edges().head(), &content[..edge]);
+            prop_assert_eq!(digest.edges().tail(), Some(&content[content.len() - edge..]));
         }
     }
 
@@ -93,9 +89,23 @@ mod tests {
     fn a_damaged_state_is_refused() {
         let good = RunningDigest::default().staged(blob());
         let short = Staged { sha256_state: Base64(vec![1, 2, 3]), ..good.clone() };
-        let headless = Staged { length: 10, ..good };
-        for staged in [short, headless] {
+        let headless = Staged { length: 10, ..good.clone() };
+        let endless = Staged { tail: Base64(vec![0; EDGE_BYTES + 1]), ..good.clone() };
+        for staged in [short, headless, endless] {
             assert!(matches!(RunningDigest::resume(&staged), Err(IngestError::NotResumable)));
         }
+    }
+
+    #[test]
+    fn a_state_without_the_last_bytes_goes_on_and_has_them_again_when_enough_followed() {
+        let mut digest = RunningDigest::default();
+        digest.update(&[1; 5_000]);
+        let old = Staged { tail: Base64::default(), ..digest.staged(blob()) };
+        let mut digest = RunningDigest::resume(&old).unwrap();
+        digest.update(&[2; EDGE_BYTES - 1]);
+        assert_eq!(digest.edges().tail(), None);
+        digest.update(&[3]);
+        assert_eq!(digest.edges().tail().and_then(<[u8]>::last), Some(&3));
+        assert_eq!(digest.edges().tail().map(<[u8]>::len), Some(EDGE_BYTES));
     }
 }

@@ -347,6 +347,7 @@ impl Committer {
             store: Arc::clone(&self.backends.blob),
             budgets: self.budgets.clone(),
             options: Arc::clone(&self.options),
+            detector: Arc::clone(&self.detector),
             quota_left,
             epoch,
         }

@@ -293,7 +293,7 @@ impl OpenUpload {
     /// upload may still be parked. Otherwise what it failed with.
     pub async fn finish(&self) -> Result<Finished, IngestError> {
         let (answer, finished) = oneshot::channel();
-        {
+        let small = {
             let mut state = self.shared.lock();
             state.check_open()?;
             if let Some(gap) = state.assembly.gap() {
@@ -303,14 +303,19 @@ impl OpenUpload {
             if let Some(declared) = state.declared.filter(|declared| received < *declared) {
                 return Err(IngestError::Short { declared, received });
             }
-            if !state.has_worker && state.source.is_none() {
-                // Small, and never staged. With nothing to wait for there is no point in a task.
+            // Small, and never staged. There is no store to wait for, so no point in a task.
+            let small = !state.has_worker && state.source.is_none();
+            if small {
                 let content = state.take_fill();
                 state.end();
-                drop(state);
-                return Ok(worker::finish_inline(&self.shared, content));
+                Some(content)
+            } else {
+                self.with_worker(&mut state, Phase::Finishing(answer))?;
+                None
             }
-            self.with_worker(&mut state, Phase::Finishing(answer))?;
+        };
+        if let Some(content) = small {
+            return Ok(worker::finish_inline(&self.shared, content).await);
         }
         self.shared.wake.notify_one();
         match finished.await {

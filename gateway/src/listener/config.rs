@@ -67,7 +67,7 @@ impl Default for ListenerConfig {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{key} = {value}: {why}")]
 pub struct SettingError {
-    /// The key below the listener's section, such as `ssh.window_bytes`.
+    /// The key below its section, such as `ssh.window_bytes`.
     pub key: &'static str,
     /// Its value.
     pub value: String,

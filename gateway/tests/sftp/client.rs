@@ -80,6 +80,7 @@ impl Gate {
             live: Arc::new(LiveUploads::default()),
             memory: GatewayBudget::new(64 << 20),
             options: Arc::new(UploadOptions::default()),
+            detector: Arc::default(),
             liveness: Arc::new(Liveness::new()),
             backends: backends.clone(),
         };

@@ -236,7 +236,7 @@ pub(crate) async fn idle_session_bytes() -> Result<u64> {
     const SESSIONS: usize = 100;
     let config = "[log]\nfilter = \"warn\"\n[gateway.listener.limits]\nnew_per_second_per_source = 1000\n\
                   new_burst_per_source = 1000\nsessions_per_account = 1000\nsessions_per_source = 1000\n";
-    let gate = Gate::start(Setup::default().config(config)).await?;
+    let gate = Gate::start(Setup::default().learned().config(config)).await?;
     let warm = OpenSsh::new(&gate, "acme")?;
     warm.sftp("ls /\n").await?;
     let mut kept = Vec::new();

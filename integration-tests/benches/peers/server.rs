@@ -60,7 +60,8 @@ impl Server {
         match peer {
             Peer::Dropgate { deliver } => {
                 let config = format!("{MANY_SESSIONS}{}", if deliver { "" } else { NO_ROUTE });
-                let setup = Setup { medium: work.medium, wrapper, ..Setup::default().config(config) };
+                let setup =
+                    Setup { medium: work.medium, wrapper, ..Setup::default().learned().config(config) };
                 Ok(Self::Dropgate(Box::new(Gate::start(setup).await?)))
             }
             Peer::InternalSftp | Peer::SftpServer => {

@@ -71,6 +71,8 @@ pub struct Setup {
     pub accounts: Vec<String>,
     /// More environment.
     pub env: Vec<(String, String)>,
+    /// Whether the model that names types is asked. Most tests send noise, and have no use for its opinion.
+    pub learned: bool,
     /// What the program is started through, such as `taskset -c 0`; it must end in exec.
     pub wrapper: Vec<String>,
 }
@@ -83,6 +85,7 @@ impl Default for Setup {
             config: String::new(),
             accounts: vec!["acme".to_owned()],
             env: Vec::new(),
+            learned: false,
             wrapper: Vec::new(),
         }
     }
@@ -105,6 +108,12 @@ impl Setup {
     #[must_use]
     pub fn on_disk(mut self) -> Self {
         self.medium = Medium::Disk;
+        self
+    }
+    /// With the model that names types.
+    #[must_use]
+    pub fn learned(mut self) -> Self {
+        self.learned = true;
         self
     }
     /// As three processes.
@@ -249,6 +258,7 @@ impl Gate {
         if std::env::var_os("RUST_LOG").is_none() {
             command.env("RUST_LOG", "info");
         }
+        command.env("DROPGATE__GATEWAY__CONTENT_TYPE__LEARNED", self.setup.learned.to_string());
         command.env("RUST_BACKTRACE", "1").envs(self.setup.env.iter().cloned());
         Ok(Process::new(command.spawn()?))
     }

@@ -11,6 +11,8 @@ mod checker_catches;
 #[cfg(test)]
 mod clients;
 #[cfg(test)]
+mod content_type;
+#[cfg(test)]
 mod contract;
 #[cfg(test)]
 mod delivery;

@@ -23,6 +23,7 @@ fn went(routes: &Routes, path: &str, size: u64, mime: Option<(&str, &str)>) -> S
         label: label.into(),
         found_by: "test".into(),
         score_permille: None,
+        model_missed: None,
     });
     chosen(routes, &upload).into_iter().map(|(d, _)| d).collect::<Vec<_>>().join(" ")
 }

@@ -30,6 +30,7 @@ fn staged(length: u64, blob: Option<BlobId>) -> Option<Staged> {
         length,
         sha256_state: Base64(vec![]),
         head: Base64(vec![]),
+        tail: Base64(vec![]),
         blob: blob.map(|blob| StagedBlob { blob, blocks: vec![], tag: None }),
     })
 }

@@ -70,6 +70,7 @@ fn change_fields(dice: &mut Dice, upload: &mut Upload) {
         length: dice.roll() >> 20,
         sha256_state: Default::default(),
         head: Default::default(),
+        tail: Default::default(),
         blob: dice.maybe(2, &blobs()).map(|blob| StagedBlob { blob, blocks: Vec::new(), tag: None }),
     });
     upload.deleted_at = dice.once_in(6).then(|| any_moment(dice));

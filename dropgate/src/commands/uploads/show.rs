@@ -8,7 +8,12 @@ use crate::{
     table::{Table, bytes},
 };
 use dropgate_backends::{AuditQuery, state::StoredAudit};
-use dropgate_schemas::{delivery::Delivery, id::UploadId, upload::Upload};
+use dropgate_schemas::{
+    content::{ContentType, ModelMissed},
+    delivery::Delivery,
+    id::UploadId,
+    upload::Upload,
+};
 use serde_json::Value;
 use std::fmt::Write as _;
 
@@ -32,9 +37,22 @@ pub(crate) async fn run(open: &Open, id: UploadId, json: Json) -> anyhow::Result
     say(format!("{}\n{}", facts(&upload), audit::table(&entries)).trim_end())
 }
 
+/// Such as `text/x-python, python (by magika, 0.998)`.
+fn content_type(found: &ContentType) -> String {
+    let ContentType { mime, label, found_by, .. } = found;
+    let score = found.score().map_or_else(String::new, |score| format!(", {score}"));
+    let missed = match found.model_missed {
+        None => "",
+        Some(ModelMissed::Busy) => "; the model had had its share of the processor",
+        Some(ModelMissed::Late) => "; the model was too late",
+        Some(ModelMissed::Failed) => "; the model failed",
+    };
+    format!("{mime}, {label} (by {found_by}{score}{missed})")
+}
+
 fn facts(upload: &Upload) -> String {
     let optional = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
-    let content = upload.content_type.as_ref().map(|t| format!("{} (by {})", t.mime, t.found_by));
+    let content = upload.content_type.as_ref().map(content_type);
     let evidence = upload
         .evidence
         .and_then(|grade| serde_json::to_value(grade).ok())

@@ -1,5 +1,6 @@
 use super::*;
 use proptest::prelude::*;
+use rand::{SeedableRng as _, rngs::StdRng};
 
 const EDIFACT: &str = "UNA:+.? '\r\nUNB+UNOC:3+4012345000009:14+4399901879820:14+260105:1015+45126++ORDERS'\r\n\
     UNH+1+ORDERS:D:96A:UN:EAN008'\r\nBGM+220+B10001+9'\r\nDTM+137:20260105:102'\r\nNAD+BY+4012345000009::9'\r\n";
@@ -28,13 +29,13 @@ const PROSE: &str = "Dear Ms Smith,\n\nthank you for your order, which we receiv
 /// What a whole file is called.
 fn label(content: impl AsRef<[u8]>) -> String {
     let content = content.as_ref();
-    let found = detect(content, content.len() as u64);
+    let found = by_rules(content, content.len() as u64);
     format!("{} {}", found.label, found.found_by)
 }
 
 /// What a file is called of which these bytes are the beginning.
 fn label_of_beginning(head: impl AsRef<[u8]>) -> String {
-    let found = detect(head.as_ref(), 10_000_000);
+    let found = by_rules(head.as_ref(), 10_000_000);
     format!("{} {}", found.label, found.found_by)
 }
 
@@ -75,10 +76,10 @@ fn names_what_partners_send() {
         (CSV_BMW.as_bytes(), "csv rule:csv"),
         (b"a\tb\tc\n1\t2\t3\n4\t5\t6\n", "tsv rule:csv"),
         (b"Stra\xDFe;Ort;PLZ\nHauptweg 1;K\xF6ln;50667\nAllee 2;Bonn;53111\n", "csv rule:csv"),
-        (PROSE.as_bytes(), "text rule:text-utf8"),
-        ("Grüße aus Köln\n".as_bytes(), "text rule:text-utf8"),
-        (b"Sehr geehrte Damen und Herren, anbei die gew\xFCnschte Liste.\n", "text rule:text-8bit"),
-        (b"\xFF\xFEH\0e\0l\0l\0o\0\n\0", "text rule:text-utf16"),
+        (PROSE.as_bytes(), "txt rule:text-utf8"),
+        ("Grüße aus Köln\n".as_bytes(), "txt rule:text-utf8"),
+        (b"Sehr geehrte Damen und Herren, anbei die gew\xFCnschte Liste.\n", "txt rule:text-8bit"),
+        (b"\xFF\xFEH\0e\0l\0l\0o\0\n\0", "txt rule:text-utf16"),
         (b"\xFE\xFF\0<\0?\0x\0m\0l\0 \0v\0e\0r\0?\0>\0<\0a\0/\0>", "xml rule:xml"),
         (b"\xEF\xBB\xBF{\"a\":1}", "json rule:json"),
         (b"-----BEGIN PGP MESSAGE-----\n\nhQEMA\n", "pgp rule:pgp"),
@@ -102,27 +103,27 @@ fn names_what_partners_send() {
 #[test]
 fn does_not_take_a_short_magic_number_for_a_type_in_text() {
     let table: &[(&str, &str)] = &[
-        ("BM\n", "text rule:text-utf8"),
-        ("MZ-Liste vom Januar\n", "text rule:text-utf8"),
-        ("ID3 Meter\n", "text rule:text-utf8"),
-        ("GIFT VOUCHER 17\n", "text rule:text-utf8"),
-        ("0707010000 Lager\n", "text rule:text-utf8"),
-        ("see the %PDF files\n", "text rule:text-utf8"),
-        ("SQLite export\n", "text rule:text-utf8"),
-        ("UNABLE TO DELIVER\n", "text rule:text-utf8"),
-        ("UNB is missing\n", "text rule:text-utf8"),
-        ("ISAAC,NEWTON,1643\n", "text rule:text-utf8"),
-        ("ISA*00*too short\n", "text rule:text-utf8"),
-        ("MSH|not hl7|at all\n", "text rule:text-utf8"),
-        ("{1:F01SHORT}{2:I103}\n", "text rule:text-utf8"),
-        ("{not json}\n", "text rule:text-utf8"),
-        ("{\"a\":1", "text rule:text-utf8"),
-        ("<unknown> wrote: hello\n", "text rule:text-utf8"),
-        ("<3 you\n", "text rule:text-utf8"),
-        ("Hello, world\n", "text rule:text-utf8"),
-        ("id,name,amount\n", "text rule:text-utf8"),
-        ("12345\n", "text rule:text-utf8"),
-        ("\"quoted\"\n", "text rule:text-utf8"),
+        ("BM\n", "txt rule:text-utf8"),
+        ("MZ-Liste vom Januar\n", "txt rule:text-utf8"),
+        ("ID3 Meter\n", "txt rule:text-utf8"),
+        ("GIFT VOUCHER 17\n", "txt rule:text-utf8"),
+        ("0707010000 Lager\n", "txt rule:text-utf8"),
+        ("see the %PDF files\n", "txt rule:text-utf8"),
+        ("SQLite export\n", "txt rule:text-utf8"),
+        ("UNABLE TO DELIVER\n", "txt rule:text-utf8"),
+        ("UNB is missing\n", "txt rule:text-utf8"),
+        ("ISAAC,NEWTON,1643\n", "txt rule:text-utf8"),
+        ("ISA*00*too short\n", "txt rule:text-utf8"),
+        ("MSH|not hl7|at all\n", "txt rule:text-utf8"),
+        ("{1:F01SHORT}{2:I103}\n", "txt rule:text-utf8"),
+        ("{not json}\n", "txt rule:text-utf8"),
+        ("{\"a\":1", "txt rule:text-utf8"),
+        ("<unknown> wrote: hello\n", "txt rule:text-utf8"),
+        ("<3 you\n", "txt rule:text-utf8"),
+        ("Hello, world\n", "txt rule:text-utf8"),
+        ("id,name,amount\n", "txt rule:text-utf8"),
+        ("12345\n", "txt rule:text-utf8"),
+        ("\"quoted\"\n", "txt rule:text-utf8"),
     ];
     for (content, expected) in table {
         assert_eq!(label(content), *expected, "{content:?}");
@@ -146,7 +147,7 @@ fn a_cut_head_is_judged_by_what_is_there() {
     assert_eq!(label_of_beginning("<Order><Line>"), "xml rule:xml");
     assert_eq!(label_of_beginning(&PAIN001.as_bytes()[..150]), "iso20022 rule:iso20022");
     // Mid-character in a plain text: three bytes of the four of an emoji.
-    assert_eq!(label_of_beginning(&"So long 🚀".as_bytes()[..11]), "text rule:text-utf8");
+    assert_eq!(label_of_beginning(&"So long 🚀".as_bytes()[..11]), "txt rule:text-utf8");
     // No bytes known although the file is not empty.
     assert_eq!(label_of_beginning(b""), "unknown none");
 }
@@ -154,23 +155,38 @@ fn a_cut_head_is_judged_by_what_is_there() {
 #[test]
 fn looks_at_the_first_4_kib_only() {
     let mut content = "word ".repeat(1000).into_bytes();
-    content.truncate(HEAD_BYTES);
+    content.truncate(EDGE_BYTES);
     content.extend_from_slice(&[0; 100]);
-    assert_eq!(label(&content), "text rule:text-utf8");
+    assert_eq!(label(&content), "txt rule:text-utf8");
+}
+
+#[test]
+fn noise_is_told_from_what_has_a_pattern() {
+    for seed in 0..500 {
+        let mut noise = [0; EDGE_BYTES];
+        StdRng::seed_from_u64(seed).fill(&mut noise[..]);
+        // What begins like something is that.
+        noise[0] = 0;
+        assert_eq!(label_of_beginning(noise), "unknown rule:noise", "seed {seed}");
+        assert_eq!(label(&noise[..1000]), "unknown none", "too little to tell");
+        // One byte in eight is a zero, as in most binary formats.
+        noise.iter_mut().step_by(8).for_each(|byte| *byte = 0);
+        assert_eq!(label_of_beginning(noise), "unknown none", "seed {seed}");
+    }
 }
 
 #[test]
 fn a_table_tells_how_many_of_its_records_agree() {
     let mut content = "a,b,c,d\n".repeat(19);
     content.push_str("total,38\n");
-    let found = detect(content.as_bytes(), content.len() as u64);
+    let found = by_rules(content.as_bytes(), content.len() as u64);
     assert_eq!((found.label.as_str(), found.score_permille), ("csv", Some(950)));
     assert_eq!(found.mime, "text/csv");
 }
 
 #[test]
 fn deep_nesting_does_not_overflow_the_stack() {
-    assert_eq!(label_of_beginning("[".repeat(HEAD_BYTES)), "json rule:json");
+    assert_eq!(label_of_beginning("[".repeat(EDGE_BYTES)), "json rule:json");
 }
 
 /// Beginnings that lead into every parser, ours and the library's.
@@ -215,7 +231,7 @@ proptest! {
 
     #[test]
     fn never_panics_and_always_answers(head in prop_oneof![beginnings(), prop::collection::vec(any::<u8>(), 0..5000)], more: u32) {
-        let found = detect(&head, head.len() as u64 + u64::from(more));
+        let found = by_rules(&head, head.len() as u64 + u64::from(more));
         prop_assert!(!found.mime.is_empty() && found.mime.contains('/'));
         prop_assert!(!found.label.is_empty() && !found.found_by.is_empty());
     }

@@ -1,6 +1,6 @@
 //! What an upload works with, and within which bounds.
 
-use crate::ingest::{budget::Budgets, reorder::WindowLimits};
+use crate::ingest::{budget::Budgets, content_type::Detector, reorder::WindowLimits};
 use dropgate_backends::BlobStore;
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -43,6 +43,8 @@ pub struct UploadContext {
     pub budgets: Budgets,
     /// Bounds and deadlines.
     pub options: Arc<UploadOptions>,
+    /// Names the types of files.
+    pub detector: Arc<Detector>,
     /// What is left of the account's quota, in bytes; none for no quota.
     pub quota_left: Option<u64>,
     /// Epoch of the record: fences off a former owner's writes to the blob.

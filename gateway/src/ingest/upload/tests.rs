@@ -34,6 +34,7 @@ impl Fixture {
             store: Arc::clone(&store) as Arc<dyn BlobStore>,
             budgets,
             options: Arc::new(options),
+            detector: Arc::default(),
             quota_left: None,
             epoch: 1,
         };
@@ -167,7 +168,7 @@ async fn a_hole_and_a_short_file_are_refused_and_can_be_parked() {
     let finished = resumed.finish().await.unwrap();
     assert_eq!(fixture.store.sealed(stored(&finished)), b"begin12345end of it.");
     assert_eq!(finished.sha256, Sha256::of(b"begin12345end of it."));
-    assert_eq!(finished.content_type.label, "text");
+    assert_eq!(finished.content_type.label, "txt");
     fixture.assert_all_memory_is_back().await;
 }
 

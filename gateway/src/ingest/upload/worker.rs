@@ -6,12 +6,10 @@ use super::{
     Content, Finished, Parked,
     state::{Ends, Phase, Shared, State},
 };
-use crate::ingest::{
-    block::Block, budget::Pressure, content_type, digest::RunningDigest, error::IngestError,
-};
+use crate::ingest::{block::Block, budget::Pressure, digest::RunningDigest, error::IngestError};
 use bytes::Bytes;
 use dropgate_backends::{BlobError, BlobWriter};
-use dropgate_schemas::id::BlobId;
+use dropgate_schemas::{content::ContentType, id::BlobId};
 use std::{future::Future, sync::Arc};
 use tokio::{
     sync::oneshot,
@@ -89,7 +87,7 @@ impl Worker {
                 Step::Sync => self.sync().await,
                 Step::Finish(answer, inline) => {
                     let finished = match inline {
-                        Some(content) => Ok(finish_inline(&self.shared, content)),
+                        Some(content) => Ok(finish_inline(&self.shared, content).await),
                         None => self.finish().await,
                     };
                     // Nobody waits any more if the session has ended: the sealed blob is left to the collector.
@@ -237,13 +235,17 @@ impl Worker {
         self.open_writer().await?;
         let Some(writer) = self.writer.take() else { return Err(IngestError::Closed) };
         let size = self.digest.length();
-        unless_over(&self.shared, writer.seal(size)).await?;
+        // The store works on it while its type is looked for.
+        let seal = unless_over(&self.shared, writer.seal(size));
+        let detector = &self.shared.context.detector;
+        let (sealed, content_type) = tokio::join!(seal, detector.detect(self.digest.edges()));
+        sealed?;
         let mut state = self.shared.lock();
         let Some(blob) = state.blob.take() else { return Err(IngestError::Closed) };
         let replaced = std::mem::take(&mut state.replaced);
         drop(state);
         self.shared.reached.send_modify(|reached| reached.durable = size);
-        Ok(finished(Content::Stored(blob), &self.digest, replaced))
+        Ok(finished(Content::Stored(blob), &self.digest, content_type, replaced))
     }
 
     /// The writer is opened when it is first needed: a client that starts again never needs the old blob.
@@ -306,19 +308,19 @@ async fn unless_over<T>(
 }
 
 /// Settles an upload whose whole content is `content`.
-pub(super) fn finish_inline(shared: &Shared, content: Block) -> Finished {
+pub(super) async fn finish_inline(shared: &Shared, content: Block) -> Finished {
     let mut digest = RunningDigest::default();
     digest.update(content.as_ref());
     let replaced = shared.lock().all_blobs();
-    finished(Content::Inline(content.into_bytes()), &digest, replaced)
+    let content_type = shared.context.detector.detect(digest.edges()).await;
+    finished(Content::Inline(content.into_bytes()), &digest, content_type, replaced)
 }
 
-fn finished(content: Content, digest: &RunningDigest, replaced: Vec<BlobId>) -> Finished {
-    Finished {
-        content,
-        size: digest.length(),
-        sha256: digest.finish(),
-        content_type: content_type::detect(digest.head(), digest.length()),
-        replaced,
-    }
+fn finished(
+    content: Content,
+    digest: &RunningDigest,
+    content_type: ContentType,
+    replaced: Vec<BlobId>,
+) -> Finished {
+    Finished { content, size: digest.length(), sha256: digest.finish(), content_type, replaced }
 }

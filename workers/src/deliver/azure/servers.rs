@@ -160,6 +160,7 @@ async fn files_of_all_sizes_and_names_arrive() {
                 label: "csv".to_owned(),
                 found_by: "test".to_owned(),
                 score_permille: None,
+                model_missed: None,
             });
         };
         let upload = house.accept_with(&format!("/upload/{key}"), bytes, adjust).await;

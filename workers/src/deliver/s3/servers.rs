@@ -146,6 +146,7 @@ impl Load {
                 label: "edifact".to_owned(),
                 found_by: "rule:edifact".to_owned(),
                 score_permille: None,
+                model_missed: None,
             }),
         };
         Self { target, upload }
