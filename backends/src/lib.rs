@@ -9,6 +9,7 @@ mod amqp;
 #[cfg(feature = "azure")]
 pub mod azure;
 pub mod blob;
+pub mod cache;
 pub mod config;
 pub mod credentials;
 mod deadline;

@@ -3,7 +3,6 @@
 //! vaultrs speaks the protocol. What it does not have is here: the token is renewed before it expires and replaced when it
 //! can't be, requests are repeated while that is likely to help, and every error says what to do about it.
 
-pub(crate) mod cache;
 mod failure;
 mod kv;
 mod login;

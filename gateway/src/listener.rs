@@ -16,7 +16,7 @@ use crate::ssh::auth::Authenticator;
 use crate::ssh::hostkey::{HostKeyError, HostKeys};
 use crate::ssh::observer::{SessionFact, SessionObserver};
 use crate::ssh::watch::AccountWatch;
-use crate::ssh::{Accounts, EngineFactory, Shared};
+use crate::ssh::{Accounts, EngineFactory, KnownAccounts, Shared};
 
 mod config;
 mod connection;
@@ -76,7 +76,7 @@ pub struct Listener {
     russh: Arc<russh::server::Config>,
     admission: Arc<Admission>,
     shared: Arc<Shared>,
-    accounts: Arc<dyn Accounts>,
+    accounts: Arc<KnownAccounts>,
     tracker: TaskTracker,
 }
 
@@ -97,12 +97,14 @@ impl Listener {
         let socket = bound.map_err(|source| ListenerError::Bind { address, source })?;
         let local = socket.local_addr().map_err(|source| ListenerError::Bind { address, source })?;
         let tracker = TaskTracker::new();
+        let remember = Duration::from_secs(config.auth.remember_seconds);
+        let accounts = Arc::new(KnownAccounts::new(with.accounts, remember, config.auth.deadline()));
         let shared = Shared {
             authenticator: Authenticator::new(
                 &config.auth,
                 config.ssh.algorithms,
                 with.credentials,
-                Arc::clone(&with.accounts),
+                Arc::clone(&accounts),
             ),
             engines: with.engines,
             observer: with.observer,
@@ -129,7 +131,7 @@ impl Listener {
             config: Arc::new(config),
             russh,
             shared: Arc::new(shared),
-            accounts: with.accounts,
+            accounts,
             tracker,
         })
     }

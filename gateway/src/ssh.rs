@@ -27,6 +27,7 @@ mod outbox;
 pub(crate) mod watch;
 
 pub use accounts::Accounts;
+pub(crate) use accounts::KnownAccounts;
 pub use algorithms::AlgorithmProfile;
 pub use auth::{AuthConfig, Credential, Refusal};
 pub use control::{BusyGuard, CloseReason, Lifecycle};

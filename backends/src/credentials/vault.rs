@@ -5,8 +5,9 @@
 
 use super::{CredentialError, CredentialStore};
 use crate::{
+    cache::Cache,
     open::OpenError,
-    vault::{Kv, VaultError, cache::Cache, is_path},
+    vault::{Kv, VaultError, is_path},
 };
 use async_trait::async_trait;
 use dropgate_schemas::account::{AccountName, Credentials, PublicKey};

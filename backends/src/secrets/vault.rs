@@ -1,7 +1,10 @@
 //! Secrets of a KV version 2 mount of Vault, besides those of this host.
 
 use super::{Secret, SecretError, SecretStore, local::LocalSecrets};
-use crate::vault::{Kv, VaultError, cache::Cache, is_path};
+use crate::{
+    cache::Cache,
+    vault::{Kv, VaultError, is_path},
+};
 use async_trait::async_trait;
 use serde_json::Value;
 use std::time::Duration;

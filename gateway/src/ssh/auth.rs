@@ -15,7 +15,7 @@ use russh::keys::ssh_key::{Algorithm, HashAlg, PublicKey};
 use serde::{Deserialize, Serialize};
 
 use super::network::Network;
-use super::{Accounts, AlgorithmProfile};
+use super::{AlgorithmProfile, KnownAccounts};
 use crate::listener::LimitHit;
 
 /// How logins are checked.
@@ -33,6 +33,9 @@ pub struct AuthConfig {
     pub failure_delay_ms: u64,
     /// Deadline for the credential and the state store to answer, in seconds. Default 5.
     pub lookup_seconds: u64,
+    /// While the state store can't be asked, accounts that it confirmed so many seconds ago at most may log in as they were
+    /// then. Default 900.
+    pub remember_seconds: u64,
     /// Passwords hashed at the same time; each takes 19 MiB and a core. Default: the number of cores.
     pub hashes_at_once: usize,
 }
@@ -45,8 +48,16 @@ impl Default for AuthConfig {
             key_offers: 20,
             failure_delay_ms: 1000,
             lookup_seconds: 5,
+            remember_seconds: 900,
             hashes_at_once: std::thread::available_parallelism().map_or(1, usize::from),
         }
+    }
+}
+
+impl AuthConfig {
+    /// See `lookup_seconds`.
+    pub(crate) fn deadline(&self) -> Duration {
+        Duration::from_secs(self.lookup_seconds.max(1))
     }
 }
 
@@ -127,7 +138,7 @@ const RSA_MIN_BITS: u32 = 2048;
 /// Checks logins against the stores.
 pub(crate) struct Authenticator {
     credentials: Arc<dyn CredentialStore>,
-    accounts: Arc<dyn Accounts>,
+    accounts: Arc<KnownAccounts>,
     passwords: Passwords,
     profile: AlgorithmProfile,
     deadline: Duration,
@@ -145,19 +156,20 @@ impl Authenticator {
         config: &AuthConfig,
         profile: AlgorithmProfile,
         credentials: Arc<dyn CredentialStore>,
-        accounts: Arc<dyn Accounts>,
+        accounts: Arc<KnownAccounts>,
     ) -> Self {
-        let deadline = Duration::from_secs(config.lookup_seconds.max(1));
+        let deadline = config.deadline();
         Self { credentials, accounts, passwords: Passwords::new(config.hashes_at_once), profile, deadline }
     }
 
     /// Reads account and verifiers. A name that can't be an account's is nobody's.
     async fn find(&self, user: &str) -> Result<Option<Found>, Unavailable> {
         let Ok(name) = user.parse::<AccountName>() else { return Ok(None) };
-        let both = async { tokio::join!(self.accounts.account(&name), self.credentials.lookup(&name)) };
-        let (account, credentials) = tokio::time::timeout(self.deadline, both).await.map_err(|_| {
+        let lookup = tokio::time::timeout(self.deadline, self.credentials.lookup(&name));
+        let (account, credentials) = tokio::join!(self.accounts.for_login(&name), lookup);
+        let credentials = credentials.map_err(|_| {
             Counter::ErrorsCredentials.one();
-            tracing::warn!(account = %name, "no answer in time from the credential or state store at login");
+            tracing::warn!(account = %name, "no answer in time from the credential store at login");
             Unavailable
         })?;
         let account = account.map_err(|error| {

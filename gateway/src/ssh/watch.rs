@@ -9,12 +9,11 @@ use dropgate_schemas::account::{Account, AccountName};
 use dropgate_schemas::id::SessionId;
 use tokio_util::sync::CancellationToken;
 
-use super::Accounts;
+use super::KnownAccounts;
 use super::control::{CloseReason, SessionControl};
 
 /// How often accounts with live sessions are read.
 const POLL: Duration = Duration::from_millis(500);
-const READ_DEADLINE: Duration = Duration::from_secs(5);
 /// Accounts in one read.
 const BATCH: usize = 500;
 
@@ -53,7 +52,7 @@ impl AccountWatch {
     }
 
     /// Polls until `stop`.
-    pub(crate) async fn run(&self, store: Arc<dyn Accounts>, stop: CancellationToken) {
+    pub(crate) async fn run(&self, store: Arc<KnownAccounts>, stop: CancellationToken) {
         let mut failing = false;
         let mut ticks = tokio::time::interval(POLL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -64,21 +63,17 @@ impl AccountWatch {
             }
             let names: Vec<AccountName> = self.sessions().keys().cloned().collect();
             for batch in names.chunks(BATCH) {
-                match tokio::time::timeout(READ_DEADLINE, store.accounts(batch)).await {
-                    Ok(Ok(accounts)) => {
+                match store.now(batch).await {
+                    Ok(accounts) => {
                         failing = false;
                         self.compare(batch, &accounts);
                     }
                     // Sessions go on while nobody can tell; the next successful read decides.
-                    Ok(Err(error)) if !failing => {
+                    Err(error) if !failing => {
                         failing = true;
                         tracing::warn!(%error, "accounts of live sessions can't be read");
                     }
-                    Err(_) if !failing => {
-                        failing = true;
-                        tracing::warn!("accounts of live sessions can't be read in time");
-                    }
-                    Ok(Err(_)) | Err(_) => {}
+                    Err(_) => {}
                 }
             }
         }

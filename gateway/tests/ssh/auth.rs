@@ -263,6 +263,54 @@ async fn a_store_that_is_down_or_hangs_says_try_again_later() {
 }
 
 #[tokio::test]
+async fn while_the_state_store_is_out_of_order_accounts_it_confirmed_lately_log_in() {
+    for hanging in [false, true] {
+        let server = Server::start_with(Behaviour::Echo, |config| config.auth.lookup_seconds = 2).await;
+        server.logged_in().await;
+        server.stores.verifiers_are_well.store(true, Ordering::SeqCst);
+        let trouble = if hanging { &server.stores.hanging } else { &server.stores.down };
+        trouble.store(true, Ordering::SeqCst);
+        let begun = Instant::now();
+        let client = server.logged_in().await;
+        assert!(begun.elapsed() < Duration::from_secs(10), "hanging: {hanging}: {:?}", begun.elapsed());
+        assert_eq!(
+            remaining(server.connect().await.authenticate_password("alice", "wrong").await.unwrap()).len(),
+            2,
+            "what is remembered is the account, not that its password was right"
+        );
+        // The first look that succeeds ends what a change meanwhile does not allow.
+        server.stores.change_account("alice", |account| account.enabled = false);
+        trouble.store(false, Ordering::SeqCst);
+        while !client.is_closed() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            assert!(begun.elapsed() < Duration::from_secs(30), "a disabled account is still logged in");
+        }
+        // And is remembered from then on.
+        trouble.store(true, Ordering::SeqCst);
+        remaining(server.connect().await.authenticate_password("alice", PASSWORD).await.unwrap());
+        let refused = refusals(&server).into_iter().map(|(_, refusal)| refusal).collect::<Vec<_>>();
+        assert_eq!(refused, [Refusal::WrongPassword, Refusal::AccountDisabled], "hanging: {hanging}");
+        trouble.store(false, Ordering::SeqCst);
+        server.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn what_the_state_store_said_is_remembered_for_so_long_only() {
+    let server = Server::start_with(Behaviour::Echo, |config| config.auth.remember_seconds = 0).await;
+    server.logged_in().await;
+    server.stores.verifiers_are_well.store(true, Ordering::SeqCst);
+    server.stores.down.store(true, Ordering::SeqCst);
+    let mut client = server.connect().await;
+    let _ = client.authenticate_password("alice", PASSWORD).await;
+    let unavailable = |fact: &SessionFact| {
+        matches!(fact, SessionFact::Disconnected { reason: CloseReason::LoginUnavailable, .. }).then_some(())
+    };
+    server.fact(unavailable).await;
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn other_methods_are_refused_and_counted_by_nobody_else() {
     let server = Server::start_with(Behaviour::Echo, |config| {
         config.auth.tries = 6;

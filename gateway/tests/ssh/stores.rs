@@ -18,6 +18,8 @@ pub(crate) struct Stores {
     credentials: Mutex<HashMap<AccountName, Credentials>>,
     pub(crate) down: AtomicBool,
     pub(crate) hanging: AtomicBool,
+    /// The trouble is that of the state store alone.
+    pub(crate) verifiers_are_well: AtomicBool,
     pub(crate) lookups: AtomicUsize,
 }
 
@@ -58,6 +60,9 @@ impl Stores {
 #[async_trait]
 impl CredentialStore for Stores {
     async fn lookup(&self, account: &AccountName) -> Result<Option<Credentials>, CredentialError> {
+        if self.verifiers_are_well.load(Ordering::Relaxed) {
+            return Ok(self.credentials.lock().unwrap().get(account).cloned());
+        }
         self.answer().await.map_err(CredentialError::Unavailable)?;
         Ok(self.credentials.lock().unwrap().get(account).cloned())
     }

@@ -1,4 +1,4 @@
-//! What was read a while ago, for the time that Vault is down.
+//! What was read a while ago, for the time that the store it came from is down.
 
 use std::{
     collections::HashMap,
@@ -8,13 +8,15 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// Values as they were last confirmed, each for at most `limit` after that; no more than `most` of them.
-pub(crate) struct Cache<K, V> {
+/// Values as they were last confirmed, each for a limited time after that, and a limited number of them.
+#[derive(Debug)]
+pub struct Cache<K, V> {
     inner: Mutex<Inner<K, V>>,
     limit: Duration,
     most: usize,
 }
 
+#[derive(Debug)]
 struct Inner<K, V> {
     entries: HashMap<K, (Instant, V)>,
     /// Counts changes, so that a read that began before one does not bring back what the change took away.
@@ -22,25 +24,31 @@ struct Inner<K, V> {
 }
 
 /// When a read began.
-#[derive(Clone, Copy)]
-pub(crate) struct Began {
+#[derive(Clone, Copy, Debug)]
+pub struct Began {
     at: Instant,
     changes: u64,
 }
 
 impl<K: Eq + Hash + Clone, V: Clone> Cache<K, V> {
-    pub(crate) fn new(limit: Duration, most: usize) -> Self {
+    /// Keeps values for `limit`, and at most `most` of them.
+    #[must_use]
+    pub fn new(limit: Duration, most: usize) -> Self {
         Self { inner: Mutex::new(Inner { entries: HashMap::new(), changes: 0 }), limit, most }
     }
 
     /// To be called before a read.
-    pub(crate) fn begin(&self) -> Began {
+    #[must_use]
+    pub fn begin(&self) -> Began {
         Began { at: Instant::now(), changes: self.lock().changes }
     }
 
-    /// Keeps what the read found; forgets the key if it found nothing.
-    pub(crate) fn confirm(&self, began: Began, key: &K, value: Option<&V>) {
+    /// Keeps what the read found; forgets the key if it found nothing. What a read found that began later stays.
+    pub fn confirm(&self, began: Began, key: &K, value: Option<&V>) {
         let mut inner = self.lock();
+        if inner.entries.get(key).is_some_and(|(at, _)| *at > began.at) {
+            return;
+        }
         let Some(value) = value.filter(|_| inner.changes == began.changes) else {
             inner.entries.remove(key);
             return;
@@ -59,14 +67,15 @@ impl<K: Eq + Hash + Clone, V: Clone> Cache<K, V> {
     }
 
     /// To be called before a change, and after it.
-    pub(crate) fn forget(&self, key: &K) {
+    pub fn forget(&self, key: &K) {
         let mut inner = self.lock();
         inner.changes += 1;
         inner.entries.remove(key);
     }
 
     /// What was confirmed lately enough.
-    pub(crate) fn get(&self, key: &K) -> Option<V> {
+    #[must_use]
+    pub fn get(&self, key: &K) -> Option<V> {
         let mut inner = self.lock();
         match inner.entries.get(key) {
             Some((at, value)) if at.elapsed() < self.limit => Some(value.clone()),
@@ -104,6 +113,16 @@ mod tests {
         assert_eq!([1, 2].map(|key| cache.get(&key).is_some()), [false, true]);
         cache.confirm(cache.begin(), &2, None);
         assert_eq!(cache.get(&2), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_two_reads_the_one_that_began_later_counts() {
+        let cache = Cache::new(Duration::from_secs(10), 2);
+        let earlier = cache.begin();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        cache.confirm(cache.begin(), &1, Some(&"new"));
+        cache.confirm(earlier, &1, Some(&"old"));
+        assert_eq!(cache.get(&1), Some("new"));
     }
 
     #[test]
