@@ -9,6 +9,7 @@ use crate::{
     credentials::{self, CredentialStore},
     deadline::Deadline,
     events::{self, EventPublisher, Subscriber},
+    instance::Role,
     queue::JobQueue,
     secrets::{self, SecretStore},
     state::{StateStore, sqlite},
@@ -30,7 +31,7 @@ pub struct Backends {
     pub queue: Arc<dyn JobQueue>,
     /// Events.
     pub events: Arc<dyn EventPublisher>,
-    /// Who is told of events besides.
+    /// Who is told of events besides. None but in a process that relays.
     pub subscribers: Arc<[Arc<dyn Subscriber>]>,
     /// Verifiers.
     pub credentials: Arc<dyn CredentialStore>,
@@ -112,16 +113,22 @@ impl Backends {
     /// # Errors
     /// [`OpenError`] names the file, the key and the remedy. Nothing that was there before is changed.
     pub async fn open(config: &BackendsConfig, data_dir: &Path) -> Result<Self, OpenError> {
-        Self::open_as("command", config, data_dir).await
+        Self::open_for(&[], config, data_dir).await
     }
 
-    /// [`Self::open`] for a process that runs `roles` (`gateway`, or several with `+` in between): what servers show of
-    /// whom they are connected to says so, and the name of this host.
+    /// [`Self::open`] for a process that runs `roles`: what servers show of whom they are connected to says so, and the name of
+    /// this host. What only one role needs is opened, and its secrets are read, for that role only.
     ///
     /// # Errors
     /// As for [`Self::open`].
-    pub async fn open_as(roles: &str, config: &BackendsConfig, data_dir: &Path) -> Result<Self, OpenError> {
-        let who = &format!("dropgate {roles} on {}", crate::instance::host());
+    pub async fn open_for(
+        roles: &[Role],
+        config: &BackendsConfig,
+        data_dir: &Path,
+    ) -> Result<Self, OpenError> {
+        let names: Vec<&str> = roles.iter().map(|role| role.as_str()).collect();
+        let what = if names.is_empty() { "command".to_owned() } else { names.join("+") };
+        let who = &format!("dropgate {what} on {}", crate::instance::host());
         let data_dir = prepare(data_dir).await?;
         #[cfg(feature = "mongodb")]
         if matches!(config.state, StateConfig::Mongodb(_)) {
@@ -133,7 +140,8 @@ impl Backends {
         let secrets = opened.store;
         let blob = open_blob(&config.blob, &data_dir, &secrets).await?;
         let events = open_events(&config.events, &secrets, who, &data_dir).await?;
-        let subscribers = open_webhooks(config.events.webhooks(), &secrets).await?;
+        let webhooks = if roles.contains(&Role::Worker) { config.events.webhooks() } else { &[] };
+        let subscribers = open_webhooks(webhooks, &secrets).await?;
         let (state, embedded_queue) = open_state(&config.state, &secrets, &data_dir).await?;
         let queue = open_queue(&config.queue, embedded_queue, &secrets, who).await?;
         Ok(Self { blob, state, queue, events, subscribers, credentials, secrets })

@@ -45,6 +45,10 @@ impl Roles {
         }
     }
 
+    fn list(self) -> Vec<Role> {
+        [Role::Gateway, Role::Worker, Role::Ops].into_iter().filter(|role| self.has(*role)).collect()
+    }
+
     fn names(self) -> &'static [&'static str] {
         match self {
             Self::All => &["gateway", "worker", "ops"],
@@ -67,8 +71,8 @@ pub(crate) async fn run(roles: Roles, start: &Start, global: &Global) -> anyhow:
     crate::logging::start(&loaded.config.log).map_err(crate::exit::Usage)?;
     // From here on a signal asks for an orderly end, also in the middle of the start.
     let mut signals = Signals::listen()?;
-    let who = roles.names().join("+");
-    let backends = Backends::open_as(&who, &loaded.config.backends, &loaded.config.data_dir).await?;
+    let backends =
+        Backends::open_for(&roles.list(), &loaded.config.backends, &loaded.config.data_dir).await?;
     let welcome = Welcome::new(Again::of(global));
     let ended = serve(roles, &loaded, &backends, welcome, &mut signals).await;
     let closed = tokio::time::timeout(SPARE, backends.close()).await;

@@ -105,3 +105,26 @@ async fn an_instance_is_known_from_its_first_heartbeat() {
     stop.cancel();
     beating.await.unwrap();
 }
+
+#[cfg(feature = "webhooks")]
+#[tokio::test]
+async fn secrets_of_webhooks_are_read_by_workers_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = BackendsConfig::default();
+    let webhook = serde_json::json!({
+        "name": "crm", "url": "http://127.0.0.1:9/", "secrets": ["file:only-workers-have-it"],
+    });
+    let events = serde_json::json!({ "kind": "ndjson", "webhook": [webhook] });
+    config.events = serde_json::from_value(events).unwrap();
+    for roles in [&[][..], &[Role::Gateway], &[Role::Ops]] {
+        let backends = Backends::open_for(roles, &config, dir.path()).await.unwrap();
+        assert!(backends.subscribers.is_empty(), "{roles:?}");
+        backends.close().await;
+    }
+    let error = Backends::open_for(&[Role::Worker], &config, dir.path()).await.unwrap_err();
+    assert!(error.to_string().contains("only-workers-have-it"), "{error}");
+    fs::write(dir.path().join("only-workers-have-it"), "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=")
+        .unwrap();
+    let backends = Backends::open_for(&[Role::Gateway, Role::Worker], &config, dir.path()).await.unwrap();
+    assert_eq!(backends.subscribers.len(), 1);
+}
