@@ -11,7 +11,7 @@ pub(crate) mod testing;
 
 pub(crate) use failure::{Failure, Kind};
 pub(crate) use link::{Link, Live, Topology};
-pub(crate) use publish::{Message, persistent, publish};
+pub(crate) use publish::{Message, Partly, persistent, publish};
 pub(crate) use server::{Keys, Server};
 
 use lapin::types::{AMQPValue, FieldTable};

@@ -27,9 +27,9 @@ pub enum EventError {
 /// Publishes events to whoever listens. Nobody listening blocks nothing.
 #[async_trait]
 pub trait EventPublisher: Send + Sync + 'static {
-    /// Publishes events in the order given, at least once. On return they are on record there. An event that is published
-    /// again carries the same id.
-    async fn publish(&self, events: &[LoggedEvent]) -> Result<(), EventError>;
+    /// Publishes events in the order given, at least once, and says how many of them, from the first on, are on record there;
+    /// the rest has to be published again. An event that is published again carries the same id.
+    async fn publish(&self, events: &[LoggedEvent]) -> Result<usize, EventError>;
 
     /// Whether it answers; for readiness.
     async fn check(&self) -> Result<(), EventError>;

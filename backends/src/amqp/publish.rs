@@ -17,6 +17,19 @@ pub(crate) struct Message {
     pub(crate) body: Vec<u8>,
 }
 
+/// Not everything was published.
+pub(crate) struct Partly {
+    /// So many from the first on are; of the rest, any may be there.
+    pub(crate) confirmed: usize,
+    pub(crate) failure: Failure,
+}
+
+impl From<Partly> for Failure {
+    fn from(partly: Partly) -> Self {
+        partly.failure
+    }
+}
+
 /// Properties of a message that outlives a restart of the broker.
 pub(crate) fn persistent(content_type: &str, message_id: &str) -> BasicProperties {
     BasicProperties::default()
@@ -25,7 +38,7 @@ pub(crate) fn persistent(content_type: &str, message_id: &str) -> BasicPropertie
         .with_delivery_mode(PERSISTENT)
 }
 
-/// Publishes in the order given. On return the broker has confirmed every message; after an error, any of them may be there.
+/// Publishes in the order given. On return the broker has confirmed every message.
 /// Connections that do not answer within `patience` are given up.
 pub(crate) async fn publish(
     live: &Live,
@@ -33,16 +46,17 @@ pub(crate) async fn publish(
     messages: &[Message],
     mandatory: bool,
     patience: Duration,
-) -> Result<(), Failure> {
+) -> Result<(), Partly> {
+    let mut confirmed = 0;
     let blocked = || Failure::new(Kind::Full, "the broker takes no messages: it is short of memory or disk");
     if live.is_blocked() {
-        return Err(blocked());
+        return Err(Partly { confirmed, failure: blocked() });
     }
     let published = tokio::select! {
-        published = timeout(patience, publish_all(&live.channel, exchange, messages, mandatory)) => published,
-        () = live.ended() => return Err(Failure::new(Kind::Away, "the connection was lost")),
+        published = timeout(patience, publish_all(&live.channel, exchange, messages, mandatory, &mut confirmed)) => published,
+        () = live.ended() => Ok(Err(Failure::new(Kind::Away, "the connection was lost"))),
     };
-    match published {
+    let outcome = match published {
         Ok(Err(failure)) => {
             // A channel does not survive a refusal, and what was declared may be gone.
             if failure.kind != Kind::Full {
@@ -56,7 +70,8 @@ pub(crate) async fn publish(
             live.is_broken();
             Err(Failure::new(Kind::Away, format!("no confirm within {:.1} s", patience.as_secs_f32())))
         }
-    }
+    };
+    outcome.map_err(|failure| Partly { confirmed, failure })
 }
 
 async fn publish_all(
@@ -64,6 +79,7 @@ async fn publish_all(
     exchange: &str,
     messages: &[Message],
     mandatory: bool,
+    confirmed: &mut usize,
 ) -> Result<(), Failure> {
     let options = BasicPublishOptions { mandatory, immediate: false };
     for window in messages.chunks(WINDOW) {
@@ -96,6 +112,9 @@ async fn publish_all(
                 Err(error) => Err(Failure::from(&error)),
             };
             outcome = outcome.and(this);
+            if outcome.is_ok() {
+                *confirmed += 1;
+            }
         }
         outcome?;
     }

@@ -121,7 +121,12 @@ impl Host {
 
     /// Binds a queue of a downstream system to an exchange.
     pub(crate) async fn bind(&self, queue: &str, exchange: &str, key: &str) {
-        self.put("queues", queue, json!({"durable": true})).await;
+        self.bind_with(queue, exchange, key, json!({})).await;
+    }
+
+    /// The same for a queue with arguments.
+    pub(crate) async fn bind_with(&self, queue: &str, exchange: &str, key: &str, arguments: Value) {
+        self.put("queues", queue, json!({"durable": true, "arguments": arguments})).await;
         let path = format!("bindings/{}/e/{exchange}/q/{queue}", self.name);
         self.broker.must(Method::POST, &path, Some(json!({"routing_key": key}))).await;
     }

@@ -17,7 +17,7 @@ impl Failure for EventError {
 }
 
 deadlines! { EventPublisher, EventError, ErrorsEvents {
-    async fn publish(&self, events: &[LoggedEvent]) -> ();
+    async fn publish(&self, events: &[LoggedEvent]) -> usize;
     async fn check(&self) -> ();
 }
     async fn close(&self) {

@@ -5,11 +5,12 @@
 //! `PREFIX.events.archive`, which is bound to everything, bounded in length (and age, if so configured), and lets its oldest
 //! message go when it is full: so nobody who does not listen can block anything. The whole log stays in the state store.
 //!
-//! Messages go out in the order of their positions over one channel. A batch of which a part failed is published again
-//! with the same ids; consumers order by `sequence`.
+//! Messages go out in the order of their positions over one channel. From the first on that the broker did not take they are
+//! published again with the same ids; consumers order by `sequence`. While it goes on refusing one (a queue of somebody's
+//! refuses what it has no room for, and then the broker does), nothing else goes out, and that one alone is repeated.
 
 use crate::{
-    amqp::{Failure, Keys, Kind, Link, Message, Server, Topology, number, persistent, publish, text},
+    amqp::{Failure, Keys, Kind, Link, Message, Partly, Server, Topology, number, persistent, publish, text},
     config::AmqpEventsConfig,
     events::{EventError, EventPublisher},
     open::OpenError,
@@ -22,7 +23,13 @@ use lapin::{
     options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
     types::{FieldTable, ShortString},
 };
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 const KEY: &str = "[backends.events]";
 /// So long a start waits for the broker to say whether it takes us.
@@ -36,6 +43,8 @@ pub(crate) struct AmqpEvents {
     archive: Option<String>,
     link: Link,
     patience: Duration,
+    /// The next event was refused.
+    refused: AtomicBool,
 }
 
 #[derive(Clone)]
@@ -77,6 +86,7 @@ impl AmqpEvents {
             archive: names.archive.map(|(name, ..)| name),
             link,
             patience: keys.deadline_seconds.duration().mul_f64(0.8),
+            refused: AtomicBool::new(false),
         })
     }
 }
@@ -94,13 +104,24 @@ fn message(logged: &LoggedEvent) -> Result<Message, EventError> {
 
 #[async_trait]
 impl EventPublisher for AmqpEvents {
-    async fn publish(&self, events: &[LoggedEvent]) -> Result<(), EventError> {
+    async fn publish(&self, events: &[LoggedEvent]) -> Result<usize, EventError> {
         if events.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
-        let messages: Vec<_> = events.iter().map(message).collect::<Result<_, _>>()?;
+        let at_once = if self.refused.load(Ordering::Relaxed) { 1 } else { events.len() };
+        let messages: Vec<_> = events.iter().take(at_once).map(message).collect::<Result<_, _>>()?;
         let live = self.link.live(Duration::ZERO).await?;
-        Ok(publish(&live, &self.exchange, &messages, false, self.patience).await?)
+        let published = publish(&live, &self.exchange, &messages, false, self.patience).await;
+        let refused = published.as_ref().is_err_and(|partly| partly.failure.kind == Kind::Full);
+        self.refused.store(refused, Ordering::Relaxed);
+        match published {
+            Ok(()) => Ok(messages.len()),
+            Err(Partly { confirmed: 0, failure }) => Err(failure.into()),
+            Err(Partly { confirmed, failure }) => {
+                tracing::debug!(confirmed, of = messages.len(), error = %failure, "some events were not taken");
+                Ok(confirmed)
+            }
+        }
     }
 
     async fn check(&self) -> Result<(), EventError> {

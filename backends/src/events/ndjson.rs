@@ -102,7 +102,7 @@ impl NdjsonFile {
 
 #[async_trait]
 impl EventPublisher for NdjsonFile {
-    async fn publish(&self, events: &[LoggedEvent]) -> Result<(), EventError> {
+    async fn publish(&self, events: &[LoggedEvent]) -> Result<usize, EventError> {
         let mut lines = Vec::with_capacity(events.len());
         for logged in events {
             let line = serde_json::to_string(&logged.event)
@@ -110,9 +110,10 @@ impl EventPublisher for NdjsonFile {
             lines.push((logged.event.id, line));
         }
         if lines.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
-        self.run(move |this| this.append(&lines)).await
+        self.run(move |this| this.append(&lines)).await?;
+        Ok(events.len())
     }
 
     async fn check(&self) -> Result<(), EventError> {

@@ -105,12 +105,13 @@ impl AmqpQueue {
         let live = self.publisher.live(Duration::ZERO).await?;
         match publish(&live, &self.names.exchange, messages, true, left()).await {
             // Queue or exchange may have been deleted under us, or the connection died unnoticed: once more with a new one.
-            Err(failure) if failure.may_pass_at_once() && !left().is_zero() => {
+            Err(partly) if partly.failure.may_pass_at_once() && !left().is_zero() => {
                 let live = self.publisher.live(ANEW.min(left())).await?;
                 publish(&live, &self.names.exchange, messages, true, left()).await
             }
             published => published,
         }
+        .map_err(Failure::from)
     }
 
     fn message(&self, job: &Job, given: u32, delay: Duration) -> Result<Message, QueueError> {

@@ -15,6 +15,7 @@ use dropgate_schemas::{
     event::Event,
     time::Timestamp,
 };
+use std::time::Duration;
 use tokio::sync::Notify;
 
 /// Name of the publisher's cursor.
@@ -35,17 +36,18 @@ fn event_of(entry: OutboxEntry) -> Option<Event> {
     }
 }
 
-/// Puts what is due into the log. An event that was logged but could not be marked keeps its numbers when it comes again.
-pub(super) async fn log_step(backends: &Backends) -> Result<Step, StateError> {
+/// Puts what is due into the log, and says how many events that were. One that was logged but could not be marked keeps its
+/// numbers when it comes again.
+pub(super) async fn log_step(backends: &Backends) -> Result<(usize, Step), StateError> {
     let due = backends.state.outbox_due(OutboxKind::Event, Timestamp::now(), BATCH).await?;
     if due.is_empty() {
-        return Ok(Step::Rest);
+        return Ok((0, Step::Rest));
     }
     let ids: Vec<_> = due.iter().map(|entry| entry.id).collect();
     let next = Step::after(due.len(), BATCH);
     backends.state.log_events(due.into_iter().filter_map(event_of).collect()).await?;
     backends.state.outbox_done(&ids).await?;
-    Ok(next)
+    Ok((ids.len(), next))
 }
 
 /// How far the publisher is, as far as this relay knows in this term of its lease.
@@ -67,8 +69,8 @@ impl Progress {
     }
 }
 
-/// Publishes what was logged since the cursor. Events that were published before the cursor could be moved are
-/// published again with the same ids.
+/// Publishes what was logged since the cursor, which moves as far as that came. Events that were published before the cursor
+/// could be moved are published again with the same ids.
 pub(super) async fn publish_step(
     backends: &Backends,
     progress: &mut Progress,
@@ -76,14 +78,19 @@ pub(super) async fn publish_step(
 ) -> Result<Step, EventLaneError> {
     let position = progress.position(backends, term).await?;
     let events = backends.state.events_after(position, None, BATCH).await?;
-    let Some(last) = events.last().map(|event| event.position) else { return Ok(Step::Rest) };
+    if events.is_empty() {
+        return Ok(Step::Rest);
+    }
     // Until all of it is done nothing is known.
     progress.known = None;
-    backends.events.publish(&events).await?;
-    Counter::EventsPublished.add(events.len() as u64);
+    let out = backends.events.publish(&events).await?;
+    let Some(last) = events.iter().take(out).last().map(|event| event.position) else {
+        return Err(EventError::Unavailable("none of the events was taken".to_owned()).into());
+    };
+    Counter::EventsPublished.add(out as u64);
     backends.state.advance_cursor(CURSOR, last).await?;
     progress.known = Some((term, last));
-    Ok(Step::after(events.len(), BATCH))
+    Ok(if out < events.len() { Step::More } else { Step::after(out, BATCH) })
 }
 
 /// The lane that fills the log.
@@ -97,10 +104,20 @@ impl Work for Logging<'_> {
     type Error = StateError;
 
     async fn step(&mut self, _: u64) -> Result<Step, StateError> {
-        let next = log_step(self.backends).await;
-        self.logged.iter().for_each(Notify::notify_one);
-        next
+        let (logged, next) = log_step(self.backends).await?;
+        if logged > 0 {
+            self.logged.iter().for_each(Notify::notify_one);
+        }
+        Ok(next)
     }
+}
+
+/// What another relay logged, while two take themselves for the active one, is found after so long.
+const ANYWAY: Duration = Duration::from_secs(1);
+
+/// Waits until something was logged.
+pub(super) async fn logged(here: &Notify) {
+    let _ = tokio::time::timeout(ANYWAY, here.notified()).await;
 }
 
 /// The lane of the publisher: roused by the log, not by every change.
@@ -118,7 +135,11 @@ impl Work for Publishing<'_> {
         publish_step(self.backends, &mut self.progress, term).await
     }
 
+    fn looks_at_changes(&self) -> bool {
+        false
+    }
+
     async fn called(&mut self) {
-        self.logged.notified().await;
+        logged(self.logged).await;
     }
 }

@@ -9,9 +9,11 @@ use tokio_util::sync::CancellationToken;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// So long a step may still take once the lane is stopped. One that is cut off is done again by whoever relays next.
+const LAST_STEP: Duration = Duration::from_secs(10);
 
 /// What the leader tells the lanes.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Signal {
     /// Token of the lease; none while another relay is the active one.
     term: Option<u64>,
@@ -56,7 +58,12 @@ pub(super) trait Work: Send {
     /// Does what is due. It is told the term of the lease it runs in.
     async fn step(&mut self, term: u64) -> Result<Step, Self::Error>;
 
-    /// Returns when the lane is to look at once, besides the signals that every lane gets.
+    /// Whether any change may mean something to do. Otherwise the lane looks when it is called, and at each term.
+    fn looks_at_changes(&self) -> bool {
+        true
+    }
+
+    /// Returns when the lane is to look at once.
     async fn called(&mut self) {
         std::future::pending().await
     }
@@ -77,13 +84,22 @@ impl Lane {
         Self { name, signals, stopped }
     }
 
-    /// Runs until stopped.
+    /// Runs until stopped, and a little longer if a step is under way then.
     pub(super) async fn run(mut self, mut work: impl Work) {
         let mut failures = 0_u32;
         while !self.stopped.is_cancelled() {
-            let term = self.signals.borrow_and_update().term;
-            let result = match term {
-                Some(term) => work.step(term).await,
+            let seen = *self.signals.borrow_and_update();
+            let result = match seen.term {
+                Some(term) => {
+                    let too_long = async {
+                        self.stopped.cancelled().await;
+                        tokio::time::sleep(LAST_STEP).await;
+                    };
+                    tokio::select! {
+                        result = work.step(term) => result,
+                        () = too_long => return,
+                    }
+                }
                 None => Ok(Step::Rest),
             };
             match result {
@@ -96,9 +112,14 @@ impl Lane {
                         tokio::task::yield_now().await;
                         continue;
                     }
+                    let any = work.looks_at_changes();
+                    let signal = async {
+                        let new = |signal: &Signal| (any && *signal != seen) || signal.term != seen.term;
+                        self.signals.wait_for(new).await.is_err()
+                    };
                     let rest = async {
                         tokio::select! {
-                            changed = self.signals.changed() => if changed.is_err() { std::future::pending::<()>().await },
+                            ended = signal => if ended { std::future::pending::<()>().await },
                             () = work.called() => {}
                         }
                     };

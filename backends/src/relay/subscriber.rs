@@ -5,7 +5,10 @@
 //! address that is gone for good does not hold back what comes after its return. How often it was tried is not kept:
 //! the relay that takes over tries at once.
 
-use super::lane::{Step, Work};
+use super::{
+    event::logged,
+    lane::{Step, Work},
+};
 use crate::{
     events::{NotTaken, Subscriber},
     observe::Counter,
@@ -170,10 +173,14 @@ impl Work for Telling<'_> {
         Ok(next)
     }
 
+    fn looks_at_changes(&self) -> bool {
+        false
+    }
+
     async fn called(&mut self) {
         match self.next_try {
             Some(at) => tokio::time::sleep_until(at).await,
-            None => self.logged.notified().await,
+            None => logged(self.logged).await,
         }
     }
 }

@@ -97,7 +97,7 @@ async fn drain(backends: &Backends, mut failures: usize) -> bool {
     loop {
         let results = [
             job::step(backends).await.map_err(|e| e.to_string()),
-            event::log_step(backends).await.map_err(|e| e.to_string()),
+            event::log_step(backends).await.map(|(_, next)| next).map_err(|e| e.to_string()),
             event::publish_step(backends, &mut progress, 1).await.map_err(|e| e.to_string()),
             supersede::step(&backends.state, "test/worker").await.map_err(|e| e.to_string()),
         ];

@@ -75,7 +75,7 @@ async fn happen(backends: &Backends, from: u32, count: u32) {
         let change = Change { outbox: vec![OutboxEntry::event(event)], ..samples::created(&upload) };
         backends.state.apply(change).await.unwrap();
     }
-    while super::super::event::log_step(backends).await.unwrap() == Step::More {}
+    while super::super::event::log_step(backends).await.unwrap().1 == Step::More {}
 }
 
 async fn told(telling: &mut Telling<'_>, term: u64) {
