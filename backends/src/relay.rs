@@ -57,7 +57,8 @@ impl Relay {
         Self { backends, holder: identity.id(), node: identity.audit_node() }
     }
 
-    /// Relays until `shutdown`, whenever it can get the lease; finishes the step it is in and gives the lease back.
+    /// Relays until `shutdown`, whenever it can get the lease; finishes the step it is in, if that is soon, and gives
+    /// the lease back.
     pub async fn run(self, shutdown: CancellationToken) {
         let (signals, _) = watch::channel(Signal::default());
         // One for the publisher and one for each subscriber: a call that nobody waits for is kept for the one it is for.

@@ -14,9 +14,12 @@ use dropgate_schemas::{
     time::Timestamp,
     upload::{Upload, UploadState},
 };
+use futures::{StreamExt as _, stream};
 use std::{sync::Arc, time::Duration};
 
 const BATCH: usize = 64;
+/// Entries handled at a time.
+const AT_ONCE: usize = 8;
 /// How often one entry reads again after somebody else was faster, before it is put off.
 const TRIES: u32 = 4;
 /// How long an entry waits for a delivery to settle before it looks again.
@@ -49,18 +52,31 @@ pub(super) enum Outcome {
 
 pub(super) async fn step(state: &Arc<dyn StateStore>, node: &str) -> Result<Step, StateError> {
     let due = state.outbox_due(OutboxKind::Supersede, Timestamp::now(), BATCH).await?;
-    for entry in &due {
-        match handle(state.as_ref(), node, entry).await {
-            Ok(Outcome::Done) => state.outbox_done(&[entry.id]).await?,
-            Ok(Outcome::Later(pause)) => defer(state, entry.id, pause).await?,
-            Err(error @ (StateError::Unavailable(_) | StateError::Full(_))) => return Err(error),
+    let next = Step::after(due.len(), BATCH);
+    let handling = due.into_iter().map(|entry| async move {
+        let outcome = handle(state.as_ref(), node, &entry).await;
+        (entry.id, outcome)
+    });
+    let mut handled = stream::iter(handling).buffer_unordered(AT_ONCE);
+    let (mut done, mut failed) = (Vec::new(), None);
+    while let Some((id, outcome)) = handled.next().await {
+        match outcome {
+            Ok(Outcome::Done) => done.push(id),
+            Ok(Outcome::Later(pause)) => defer(state, id, pause).await?,
+            Err(error @ (StateError::Unavailable(_) | StateError::Full(_))) => {
+                failed = Some(error);
+                break;
+            }
             Err(error) => {
-                tracing::error!(entry = %entry.id, %error, "superseding an older version failed, will try again");
-                defer(state, entry.id, STUCK).await?;
+                tracing::error!(entry = %id, %error, "superseding an older version failed, will try again");
+                defer(state, id, STUCK).await?;
             }
         }
     }
-    Ok(Step::after(due.len(), BATCH))
+    if !done.is_empty() {
+        state.outbox_done(&done).await?;
+    }
+    failed.map_or(Ok(next), Err)
 }
 
 async fn defer(state: &Arc<dyn StateStore>, entry: OutboxId, pause: Duration) -> Result<(), StateError> {
