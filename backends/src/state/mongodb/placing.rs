@@ -17,6 +17,7 @@ use mongodb::{
     bson::{Bson, Document, doc},
     options::ReadConcern,
 };
+use rand::RngExt as _;
 use std::{
     collections::HashSet,
     sync::{
@@ -32,8 +33,9 @@ use tokio_util::sync::CancellationToken;
 const BATCH: usize = 100;
 /// Most batches of one pass: far more than ever wait, so that it ends even where others write faster.
 const BATCHES: usize = 1_000;
-/// How long after a change of its own a process places in passing. Where a relay runs, it was faster.
-const IN_PASSING: Duration = Duration::from_millis(300);
+/// How long after a change of its own a process places in passing, more or less, so that not all of them do it at once. Where
+/// a relay runs, it was faster.
+const IN_PASSING: Duration = Duration::from_secs(2);
 /// Pause after a failure.
 const AFTER_FAILURE: Duration = Duration::from_secs(2);
 
@@ -92,7 +94,8 @@ impl Placing {
 async fn in_passing(wanted: &Notify, db: &Weak<Database>) {
     loop {
         wanted.notified().await;
-        tokio::time::sleep(IN_PASSING).await;
+        let pause = IN_PASSING.mul_f64(rand::rng().random_range(0.5..=1.5));
+        tokio::time::sleep(pause).await;
         let Some(db) = db.upgrade() else { return };
         if let Err(error) = db.placing.place(&db).await {
             tracing::debug!(%error, "entries were not placed in passing; whoever reads them places them");
