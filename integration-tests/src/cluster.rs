@@ -2,7 +2,10 @@
 //! RabbitMQ, Azure Blob, Vault, and S3 as the destination. The servers are named by `DROPGATE_TEST_*` variables, which
 //! `scripts/services run` sets.
 
+mod detour;
 mod foreign;
+
+pub use detour::Detour;
 
 use crate::{
     chaos::{ACCOUNTS, Shared},
@@ -35,8 +38,17 @@ impl Cluster {
     /// # Errors
     /// If a server can't be reached, or a member does not start.
     pub async fn start(gateways: usize, workers: usize) -> Result<Self> {
+        Self::start_by(None, gateways, workers).await
+    }
+
+    /// [`Self::start`] with a detour on the way to one of the servers.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn start_by(detour: Option<&Detour>, gateways: usize, workers: usize) -> Result<Self> {
         let foreign = Foreign::prepare(HostKeys::shared()?).await?;
-        let setup = Setup::default().config(config(&foreign)?);
+        let config = config(&foreign)?;
+        let setup = Setup::default().config(detour.map_or(config.clone(), |detour| detour.applied(&config)));
         let mut cluster =
             Self { gateways: vec![], workers: vec![], ops: None, foreign, addresses: vec![], wiped: false };
         for number in 0..gateways {

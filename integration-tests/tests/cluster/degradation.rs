@@ -5,7 +5,7 @@ use crate::REST;
 use anyhow::{Context as _, Result, ensure};
 use dropgate_integration_tests::{
     checker::Ledger,
-    cluster::Cluster,
+    cluster::{Cluster, Detour},
     harness::{
         http::get,
         payload,
@@ -174,6 +174,11 @@ async fn live_through(server: &'static str, fault: Fault, seen: Seen) -> Result<
     readiness(&cluster, &[]).await?;
     let broken = Broken::new(server, fault)?;
     readiness(&cluster, unready_without(server)).await?;
+    // Whoever logged in lately still can: stores of accounts and of verifiers are remembered.
+    let begun = Instant::now();
+    session(&cluster).await.with_context(|| format!("a login while {server} is out of order"))?;
+    let took = begun.elapsed();
+    ensure!(took < ANSWER, "{server} is out of order and a login took {took:?}");
     for _ in 0..3 {
         let (number, length) = next();
         let (accepted, took) = upload(&mut raw, &ledger, number, length).await?;
@@ -205,6 +210,56 @@ async fn live_through(server: &'static str, fault: Fault, seen: Seen) -> Result<
     println!("{server}: everything was done {took:?} after it was back");
     ensure!(took < DRAINED, "{server} was back for {took:?} before everything was done");
     cluster.finish().await
+}
+
+/// Several partners upload while every answer of one server is late, and bytes come and go slowly. Nothing is refused: a slow
+/// server is no reason to.
+async fn live_with_slow(server: &'static str, variable: &str) -> Result<()> {
+    let detour = Detour::to(variable).await?;
+    let cluster = Cluster::start_by(Some(&detour), 1, 1).await?;
+    let ledger = Ledger::in_memory();
+    detour.slow(true);
+    let partner = async |first: u64| {
+        let (_connection, mut raw) = session(&cluster).await?;
+        for number in first..first + 4 {
+            let length = if number % 2 == 0 { 3_000 } else { 300_000 };
+            let (accepted, took) = upload(&mut raw, &ledger, number, length).await?;
+            ensure!(accepted, "{server} is slow, and an upload was refused");
+            ensure!(took < 2 * ANSWER, "{server} is slow and an upload of {length} bytes took {took:?}");
+        }
+        anyhow::Ok(())
+    };
+    tokio::try_join!(partner(100), partner(200), partner(300))?;
+    detour.slow(false);
+    let quick = Instant::now();
+    cluster.verify(&ledger, DRAINED).await?;
+    println!("{server}: everything was done {:?} after it was quick again", quick.elapsed());
+    cluster.finish().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_state_store_is_slow() -> Result<()> {
+    live_with_slow("mongodb", "DROPGATE_TEST_MONGODB_URI").await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_broker_is_slow() -> Result<()> {
+    live_with_slow("rabbitmq", "DROPGATE_TEST_AMQP_URI").await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_blob_store_is_slow() -> Result<()> {
+    live_with_slow("azurite", "DROPGATE_TEST_AZURE_ENDPOINT").await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_destination_is_slow() -> Result<()> {
+    live_with_slow("minio", "DROPGATE_TEST_S3_ENDPOINT").await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_credential_store_is_slow() -> Result<()> {
+    live_with_slow("openbao", "DROPGATE_TEST_VAULT_ADDR").await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
