@@ -65,6 +65,7 @@ figures! {
     SessionsRefused = "dropgate_sessions_refused", "SSH connections closed at once because a limit was reached";
     LoginsAccepted = "dropgate_logins" "result" = "accepted", "Logins";
     LoginsRefused = "dropgate_logins" "result" = "refused", "Logins";
+    LoginsWeak = "dropgate_logins_weak", "Logins that used an algorithm standing on SHA-1; `dropgate account list --weak-algorithms` says whose";
     RequestsRefused = "dropgate_requests_refused", "SFTP requests answered with an error";
     BytesReceived = "dropgate_received_bytes", "Bytes of WRITE requests taken in";
     UploadsOpened = "dropgate_uploads" "step" = "opened", "Uploads by the step they reached";

@@ -206,7 +206,16 @@ pub(crate) enum AccountCommand {
         password_stdin: bool,
     },
     /// List accounts
-    List(Json),
+    List {
+        /// Only those whose latest logins used SHA-1 for the key exchange, the host key, the MAC or their own signature
+        #[arg(long)]
+        weak_algorithms: bool,
+        /// With --weak-algorithms: logins since then, a time, a day or a span (24h, 7d) [default: 30d]
+        #[arg(long, requires = "weak_algorithms", value_parser = crate::since::parse)]
+        since: Option<Timestamp>,
+        #[command(flatten)]
+        json: Json,
+    },
     /// Show one account
     Show {
         /// Login name
@@ -489,6 +498,7 @@ mod tests {
             "account add acme --partner acme --bytes-per-day 10GiB --uploads-per-day 1000 --total-bytes none",
             "account password acme --password-stdin",
             "account list --json --data-dir d",
+            "account list --weak-algorithms --since 7d --json",
             "account show acme",
             "account disable acme",
             "account enable acme",

@@ -90,7 +90,8 @@ impl Loaded {
         let content_type = settings("gateway.content_type", config.gateway.content_type.problems());
         let workers = dropgate_workers::check(&config.workers, &config.destination, &config.route);
         let workers = workers.into_iter().map(|problem| loaded.placed(problem));
-        let problems: Vec<Problem> = listener.chain(content_type).chain(workers).collect();
+        let problems: Vec<Problem> =
+            listener.chain(content_type).chain(loaded.shared_addresses()).chain(workers).collect();
         if problems.is_empty() { Ok(loaded) } else { Err(problems.into()) }
     }
 
@@ -100,6 +101,27 @@ impl Loaded {
         let origin = self.places.find(&key);
         let what = format!("{} can't work", setting.value);
         Problem { origin, key: Some(key), what, remedy: setting.why.to_owned(), missing: false }
+    }
+
+    /// Listeners that have the address of one before them.
+    fn shared_addresses(&self) -> Vec<Problem> {
+        let gateway = &self.config.gateway;
+        let mut taken = vec![gateway.listener.listen];
+        let mut problems = Vec::new();
+        for (place, more) in (1..).zip(&gateway.more_listeners) {
+            if more.listen.port() != 0 && taken.contains(&more.listen) {
+                let key = format!("gateway.more_listeners[{place}].listen");
+                problems.push(Problem {
+                    origin: self.places.find(&key),
+                    key: Some(key),
+                    what: format!("{} is the address of another listener already", more.listen),
+                    remedy: "give it a port of its own".to_owned(),
+                    missing: false,
+                });
+            }
+            taken.push(more.listen);
+        }
+        problems
     }
 
     /// A problem that shows only when the settings are taken together, with the place where its key was set.

@@ -128,6 +128,7 @@ async fn serve(
         let gateway = bound.await.map_err(|error| taken(error, loaded))?;
         let address = gateway.local_addr();
         ready.sftp = Some(address);
+        ready.more_sftp = gateway.more_local_addrs();
         welcome.sftp(address, &host_keys, made);
         drains.push(config.gateway.listener.drain_seconds);
         running.task("gateway", gateway.serve(running.stop.clone()));
@@ -263,7 +264,14 @@ async fn bind(key: &str, address: SocketAddr, loaded: &Loaded) -> anyhow::Result
 fn taken(error: GatewayError, loaded: &Loaded) -> anyhow::Error {
     match error {
         GatewayError::Listener(ListenerError::Bind { address, source }) => {
-            anyhow::anyhow!(ports::explain("gateway.listener.listen", address, &source, loaded))
+            let gateway = &loaded.config.gateway;
+            let key = match gateway.more_listeners.iter().position(|more| more.listen == address) {
+                Some(place) if gateway.listener.listen != address => {
+                    format!("gateway.more_listeners[{}].listen", place + 1)
+                }
+                _ => "gateway.listener.listen".to_owned(),
+            };
+            anyhow::anyhow!(ports::explain(&key, address, &source, loaded))
         }
         GatewayError::Listener(ListenerError::Setting(setting)) => {
             Problems::from(vec![loaded.placed_setting("gateway.listener", setting)]).into()

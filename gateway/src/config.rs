@@ -2,7 +2,7 @@
 
 use crate::{
     ingest::{UploadOptions, content_type::ContentTypeConfig},
-    listener::ListenerConfig,
+    listener::{ListenerConfig, MoreListenerConfig},
     sftp::session::SessionLimits,
 };
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,8 @@ pub struct GatewayConfig {
     pub host_keys: HostKeySource,
     /// Where to listen, and how.
     pub listener: ListenerConfig,
+    /// More addresses, each with algorithms of its own. None by default.
+    pub more_listeners: Vec<MoreListenerConfig>,
     /// Bounds of uploads and sessions.
     pub uploads: UploadsConfig,
     /// How the types of files are found.
@@ -41,6 +43,7 @@ impl Default for GatewayConfig {
         Self {
             host_keys: HostKeySource::Directory(PathBuf::from("hostkeys")),
             listener: ListenerConfig::default(),
+            more_listeners: Vec::new(),
             uploads: UploadsConfig::default(),
             content_type: ContentTypeConfig::default(),
         }

@@ -3,6 +3,8 @@
 mod engine;
 mod observer;
 
+pub use observer::WEAK_ALGORITHMS;
+
 use crate::{
     config::GatewayConfig,
     ingest::{GatewayBudget, Ingest, LiveUploads, Storage, content_type::Detector, recover, sweep},
@@ -38,6 +40,7 @@ pub enum GatewayError {
 /// A gateway that is bound and not serving yet.
 pub struct Gateway {
     listener: Listener,
+    more_listeners: Vec<Listener>,
     journal: Arc<Journal>,
     sweep: Sweep,
     storage: (Arc<Storage>, Arc<dyn BlobStore>),
@@ -126,14 +129,24 @@ impl Gateway {
             observer: Arc::new(observer::JournalObserver::new(Arc::clone(&journal), node)),
             host_keys,
         };
-        let listener = Listener::bind(config.listener.clone(), with).await?;
-        Ok(Self { listener, journal, sweep, storage })
+        let listener = Listener::bind(config.listener.clone(), with.clone()).await?;
+        let mut more_listeners = Vec::new();
+        for more in &config.more_listeners {
+            more_listeners.push(listener.bind_beside(more.beside(&config.listener), with.clone()).await?);
+        }
+        Ok(Self { listener, more_listeners, journal, sweep, storage })
     }
 
     /// The bound address.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.listener.local_addr()
+    }
+
+    /// The bound addresses of further listeners, in the order of the config.
+    #[must_use]
+    pub fn more_local_addrs(&self) -> Vec<SocketAddr> {
+        self.more_listeners.iter().map(Listener::local_addr).collect()
     }
 
     /// Serves until `shutdown`, then drains: no new connections, uploads that are being closed are finished.
@@ -144,7 +157,8 @@ impl Gateway {
         let sweeping = tokio::spawn(self.sweep.run(stop_sweep.clone()));
         let (storage, blob) = self.storage;
         let watching = tokio::spawn(storage.watch(blob, stop_sweep.clone()));
-        self.listener.serve(shutdown).await;
+        let more = self.more_listeners.into_iter().map(|listener| listener.serve(shutdown.clone()));
+        tokio::join!(self.listener.serve(shutdown.clone()), futures::future::join_all(more));
         stop_sweep.cancel();
         let _ = sweeping.await;
         let _ = watching.await;

@@ -25,7 +25,7 @@ mod limits;
 mod source;
 mod stream;
 
-pub use config::{ListenerConfig, SettingError};
+pub use config::{ListenerConfig, MoreListenerConfig, SettingError};
 pub use kexinit::NegotiatedAlgorithms;
 pub use limits::{LimitHit, LimitsConfig};
 pub use source::Source;
@@ -51,9 +51,7 @@ pub struct ListenerDependencies {
 #[derive(Debug, thiserror::Error)]
 pub enum ListenerError {
     /// The address can't be listened on.
-    #[error(
-        "can't listen on {address}: {source}. Is another server using the port? Set gateway.listener.listen to change it"
-    )]
+    #[error("can't listen on {address}: {source}. Is another server using the port?")]
     Bind {
         /// The configured address.
         address: SocketAddr,
@@ -91,6 +89,27 @@ impl Listener {
     /// # Errors
     /// [`ListenerError`] names the setting or address and what to do.
     pub async fn bind(config: ListenerConfig, with: ListenerDependencies) -> Result<Self, ListenerError> {
+        let admission = Admission::new(config.limits.clone());
+        Self::bind_with(config, with, admission).await
+    }
+
+    /// One more address; what comes in there counts against the limits of this listener, too.
+    ///
+    /// # Errors
+    /// As [`Self::bind`].
+    pub async fn bind_beside(
+        &self,
+        config: ListenerConfig,
+        with: ListenerDependencies,
+    ) -> Result<Self, ListenerError> {
+        Self::bind_with(config, with, Arc::clone(&self.admission)).await
+    }
+
+    async fn bind_with(
+        config: ListenerConfig,
+        with: ListenerDependencies,
+        admission: Arc<Admission>,
+    ) -> Result<Self, ListenerError> {
         let russh = russh_config(&config, &with.host_keys)?;
         let address = config.listen;
         let bound = TcpListener::bind(address).await;
@@ -127,7 +146,7 @@ impl Listener {
         Ok(Self {
             socket,
             local,
-            admission: Admission::new(config.limits.clone()),
+            admission,
             config: Arc::new(config),
             russh,
             shared: Arc::new(shared),

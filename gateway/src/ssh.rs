@@ -88,8 +88,18 @@ pub struct SessionInfo {
     pub algorithms: Option<NegotiatedAlgorithms>,
     /// What the client proved at login.
     pub credential: Credential,
+    /// How it signed, if it logged in with a key: `rsa-sha2-512` and the like.
+    pub signature: Option<String>,
     /// When the login succeeded.
     pub logged_in_at: Timestamp,
+}
+
+impl SessionInfo {
+    /// The algorithms of this session that stand on SHA-1: what only a `legacy` listener offers.
+    pub fn weak_algorithms(&self) -> impl Iterator<Item = &str> {
+        let negotiated = self.algorithms.iter().flat_map(NegotiatedAlgorithms::names);
+        negotiated.chain(self.signature.as_deref()).filter(|name| algorithms::is_weak(name))
+    }
 }
 
 /// The engine can't go on with this channel: a framing error, or it was told to stop. The channel is closed; nothing

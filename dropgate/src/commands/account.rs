@@ -2,6 +2,7 @@
 
 mod change;
 mod show;
+mod weak;
 
 use super::open::{Open, entry, read_text};
 use crate::{
@@ -68,9 +69,12 @@ pub(crate) async fn run(command: AccountCommand, global: &Global) -> anyhow::Res
                 None => format!("password of {name} set; live sessions end"),
             })
         }
-        AccountCommand::List(json) => {
+        AccountCommand::List { weak_algorithms, since, json } => {
             let open = Open::existing(global).await?;
-            let listed = show::list(&open, json).await;
+            let listed = match weak_algorithms {
+                true => weak::list(&open, since, json).await,
+                false => show::list(&open, json).await,
+            };
             open.close().await;
             say(&listed?)
         }

@@ -5,8 +5,7 @@ use crate::{
     cli::{ConfigCommand, Global, Json, Start},
     config::{Loaded, Problem, Problems, print, print_json},
 };
-use anyhow::{Context as _, bail};
-use dropgate_schemas::account::Account;
+use anyhow::bail;
 use dropgate_workers::config::{check_accounts, or_embedded};
 
 /// Runs `config check` or `config print`.
@@ -31,7 +30,7 @@ async fn check(loaded: &Loaded, global: &Global) -> anyhow::Result<()> {
         global.config.as_ref().map_or("the embedded defaults".into(), |file| file.display().to_string());
     if config.data_dir.exists() {
         let open = Open::existing(global).await?;
-        let accounts = all_accounts(&open).await;
+        let accounts = open.accounts().await;
         open.close().await;
         let (_, routes) = or_embedded(config.destination.clone(), config.route.clone())?;
         let problems = check_accounts(&routes, &accounts?);
@@ -41,16 +40,4 @@ async fn check(loaded: &Loaded, global: &Global) -> anyhow::Result<()> {
         }
     }
     say(&format!("{name}: no problems"))
-}
-
-async fn all_accounts(open: &Open) -> anyhow::Result<Vec<Account>> {
-    let mut accounts: Vec<Account> = Vec::new();
-    loop {
-        let after = accounts.last().map(|account| account.name.clone());
-        let page = open.state().list_accounts(after.as_ref(), 500).await.context("the list of accounts")?;
-        if page.is_empty() {
-            return Ok(accounts);
-        }
-        accounts.extend(page);
-    }
 }

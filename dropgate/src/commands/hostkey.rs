@@ -45,15 +45,17 @@ pub(crate) async fn run(command: HostkeyCommand, global: &Global) -> anyhow::Res
                     HostKeys::resolve(references, secrets.as_ref()).await?
                 }
             };
-            let listen = config.gateway.listener.listen;
-            let host = host.unwrap_or_else(|| listen.ip().to_string());
+            let gateway = &config.gateway;
+            let more = gateway.more_listeners.iter().map(|more| more.listen);
+            let addresses: Vec<(String, u16)> = std::iter::once(gateway.listener.listen)
+                .chain(more)
+                .map(|listen| (host.clone().unwrap_or_else(|| listen.ip().to_string()), listen.port()))
+                .collect();
             if json.json {
-                let values: Vec<Value> =
-                    keys.keys().iter().map(|key| as_json(key, &host, listen.port())).collect();
+                let values: Vec<Value> = keys.keys().iter().map(|key| as_json(key, &addresses)).collect();
                 return say(&serde_json::to_string_pretty(&values)?);
             }
-            let blocks: Vec<String> =
-                keys.keys().iter().map(|key| block(key, &host, listen.port())).collect();
+            let blocks: Vec<String> = keys.keys().iter().map(|key| block(key, &addresses)).collect();
             say(&blocks.join("\n\n"))
         }
     }
@@ -121,23 +123,24 @@ fn stored(key: &HostKey, path: &Path) -> String {
     format!("{} {} in {}", key.algorithm(), key.fingerprint_sha256(), path.display())
 }
 
-fn block(key: &HostKey, host: &str, port: u16) -> String {
-    format!(
-        "{}\n  {}\n  {}\n  {}",
-        key.algorithm(),
-        key.fingerprint_sha256(),
-        key.fingerprint_md5(),
-        key.known_hosts_line(host, port)
-    )
+fn known_hosts(key: &HostKey, addresses: &[(String, u16)]) -> Vec<String> {
+    addresses.iter().map(|(host, port)| key.known_hosts_line(host, *port)).collect()
 }
 
-fn as_json(key: &HostKey, host: &str, port: u16) -> Value {
+fn block(key: &HostKey, addresses: &[(String, u16)]) -> String {
+    let known_hosts = known_hosts(key, addresses).join("\n  ");
+    let (sha256, md5) = (key.fingerprint_sha256(), key.fingerprint_md5());
+    format!("{}\n  {sha256}\n  {md5}\n  {known_hosts}", key.algorithm())
+}
+
+/// One line of `known_hosts` for each listener, in one text.
+fn as_json(key: &HostKey, addresses: &[(String, u16)]) -> Value {
     json!({
         "algorithm": key.algorithm(),
         "sha256": key.fingerprint_sha256(),
         "md5": key.fingerprint_md5(),
         "public_key": key.public_line(),
-        "known_hosts": key.known_hosts_line(host, port),
+        "known_hosts": known_hosts(key, addresses).join("\n"),
     })
 }
 

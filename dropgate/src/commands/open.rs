@@ -70,6 +70,23 @@ impl Open {
         })
     }
 
+    /// All accounts by name, removed ones included.
+    ///
+    /// # Errors
+    /// If the state store does not answer.
+    pub(crate) async fn accounts(&self) -> anyhow::Result<Vec<Account>> {
+        let mut accounts: Vec<Account> = Vec::new();
+        loop {
+            let after = accounts.last().map(|account| account.name.clone());
+            let page =
+                self.state().list_accounts(after.as_ref(), 500).await.context("the list of accounts")?;
+            if page.is_empty() {
+                return Ok(accounts);
+            }
+            accounts.extend(page);
+        }
+    }
+
     /// One upload.
     ///
     /// # Errors

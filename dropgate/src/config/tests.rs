@@ -30,6 +30,42 @@ fn every_problem_is_named_with_file_line_and_key() {
 }
 
 #[test]
+fn further_listeners_are_checked_where_they_stand() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("f.toml");
+    let read = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        let global = Global { config: Some(file.clone()), ..Global::default() };
+        Loaded::read(&global, &Start::default()).map_err(|problems| problems.to_string())
+    };
+    let good = "[[gateway.more_listeners]]\nlisten = '127.0.0.1:2223'\n\
+                [[gateway.more_listeners]]\nlisten = '127.0.0.1:0'\nalgorithms = 'legacy'\n\
+                [[gateway.more_listeners]]\nlisten = '127.0.0.1:0'\nalgorithms = 'compatible'\n\
+                [gateway.listener]\nidle_seconds = 17\n";
+    let config = read(good).unwrap().config.gateway;
+    let all: Vec<_> = config.more_listeners.iter().map(|more| more.beside(&config.listener)).collect();
+    let names: Vec<&str> = all.iter().map(|listener| listener.ssh.algorithms.name()).collect();
+    assert_eq!(names, ["modern", "legacy", "compatible"]);
+    assert!(all.iter().all(|listener| listener.idle_seconds == 17));
+    for (wrong, said) in [
+        (
+            "[[gateway.more_listeners]]\nlisten = '127.0.0.1:2222'\n",
+            ":2: gateway.more_listeners[1].listen: 127.0.0.1:2222 is",
+        ),
+        ("[[gateway.more_listeners]]\nalgorithms = 'legacy'\n", "the key \"listen\" is missing"),
+        (
+            "[[gateway.more_listeners]]\nlisten = '[::1]:1'\nalgorithms = 'old'\n",
+            ":3: gateway.more_listeners[1].algorithms",
+        ),
+        ("[[gateway.more_listeners]]\nlisten = '[::1]:1'\nident = 'x'\n", "unknown key \"ident\""),
+        ("[gateway.listener.ssh]\nident = 'OpenSSH_9'\n", ":2: gateway.listener.ssh.ident: "),
+    ] {
+        let problems = read(wrong).unwrap_err();
+        assert!(problems.contains(said), "{wrong}{problems}");
+    }
+}
+
+#[test]
 fn every_syntax_error_is_named_with_its_line() {
     let found = problems("[ops]\nlisten = \nhealth_listen = 127.0.0.1\n", &[]);
     assert!(found.len() >= 2, "{found:#?}");
@@ -200,6 +236,7 @@ fn the_shipped_example_has_no_problems_and_names_every_key() {
     let config = parsed(LOCAL, &text);
     let problems = dropgate_workers::check(&config.workers, &config.destination, &config.route);
     assert!(problems.is_empty(), "{problems:?}");
+    assert_eq!(config.gateway.more_listeners.len(), 1);
     let written: toml::Table = text.parse().unwrap();
     let every = |list: &str| written[list].as_array().unwrap().iter();
     let mentioned = |list: &str, key: &str| every(list).any(|e| e.get(key).is_some());

@@ -6,7 +6,8 @@ use std::{io, net::SocketAddr, path::Path};
 /// One sentence for people.
 pub(crate) fn explain(key: &str, address: SocketAddr, error: &io::Error, loaded: &Loaded) -> String {
     let origin = loaded.places.find(key);
-    let variable = format!("DROPGATE__{}", key.to_ascii_uppercase().replace('.', "__"));
+    let variable =
+        format!("DROPGATE__{}", key.to_ascii_uppercase().replace(['.', '['], "__").replace(']', ""));
     let remedy =
         format!("set {key} (or the variable {variable}, or the --…-listen option) to another address");
     match error.kind() {

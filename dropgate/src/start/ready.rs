@@ -10,11 +10,14 @@ use std::{
 };
 
 /// What the file says.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Ready {
     /// Address of the SFTP listener.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) sftp: Option<SocketAddr>,
+    /// Addresses of further SFTP listeners.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) more_sftp: Vec<SocketAddr>,
     /// Address of the ops listener.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ops: Option<SocketAddr>,
@@ -83,6 +86,7 @@ mod tests {
         std::fs::write(&path, r#"{"pid":1}"#).unwrap();
         let ready = Ready {
             sftp: Some("127.0.0.1:40123".parse().unwrap()),
+            more_sftp: vec![],
             ops: Some("[::1]:40124".parse().unwrap()),
             health: None,
         };

@@ -109,6 +109,9 @@ impl Welcome {
         line("dropgate", &format!("{} (process {})", env!("CARGO_PKG_VERSION"), std::process::id()));
         if let Some(address) = self.address {
             line("sftp", &address.to_string());
+            for (address, more) in ready.more_sftp.iter().zip(&config.gateway.more_listeners) {
+                line("", &format!("{address} with {} algorithms", more.algorithms.name()));
+            }
             for key in &self.keys {
                 line("", &format!("{} {}", key.algorithm(), key.fingerprint_sha256()));
                 line("", &format!("{} {}", key.algorithm(), key.fingerprint_md5()));
@@ -220,7 +223,8 @@ mod tests {
         });
         let config = Config::default();
         welcome.deliveries(&config);
-        let ready = Ready { sftp: Some(address), ops: Some("127.0.0.1:8080".parse().unwrap()), health: None };
+        let ops = Some("127.0.0.1:8080".parse().unwrap());
+        let ready = Ready { sftp: Some(address), ops, ..Ready::default() };
         let first = welcome.text(Roles::All, &ready, &config);
         for shown in [
             "s3cret",

@@ -8,6 +8,8 @@ use dropgate_backends::observe::Counter;
 use dropgate_schemas::audit::{Action, Actor, AuditEntry, AuditResult};
 use std::sync::Arc;
 
+/// The detail of a login's audit entry that names what stands on SHA-1.
+pub const WEAK_ALGORITHMS: &str = "weak_algorithms";
 /// Longest user name that is kept of a failed login, in characters.
 const MAX_USER: usize = 64;
 
@@ -87,6 +89,14 @@ impl SessionObserver for JournalObserver {
                 entry.detail.insert("client".into(), session.client_software.escape_default().to_string());
                 if let Some(algorithms) = &session.algorithms {
                     entry.detail.insert("algorithms".into(), describe(algorithms));
+                }
+                if let Some(signature) = &session.signature {
+                    entry.detail.insert("signature".into(), signature.clone());
+                }
+                let weak: Vec<&str> = session.weak_algorithms().collect();
+                if !weak.is_empty() {
+                    Counter::LoginsWeak.one();
+                    entry.detail.insert(WEAK_ALGORITHMS.into(), weak.join(" "));
                 }
                 self.journal.note(entry);
             }

@@ -5,7 +5,11 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::LimitsConfig;
-use crate::ssh::{AuthConfig, SshConfig};
+use crate::ssh::{AlgorithmProfile, AuthConfig, SshConfig};
+
+/// What servers call themselves that clients treat in a special way: WinSCP asks the first three for SFTP version 6 (the
+/// other two are their names in fact), and OpenSSH's clients work around faults of old versions of its server.
+const SPECIAL_IDENTS: [&str; 5] = ["openssh", "proftpd", "bitvise", "mod_sftp", "flowssh"];
 
 /// One listening address with everything that guards it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +67,28 @@ impl Default for ListenerConfig {
     }
 }
 
+/// One more listening address, for clients that need other algorithms than those of `[gateway.listener]`. Everything else is
+/// as it is there, and the limits are common.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MoreListenerConfig {
+    /// Address and port; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// The set of algorithms: `modern`, `compatible` or `legacy`. Default `modern`.
+    #[serde(default)]
+    pub algorithms: AlgorithmProfile,
+}
+
+impl MoreListenerConfig {
+    /// The whole of its settings, beside those of `[gateway.listener]`.
+    #[must_use]
+    pub fn beside(&self, first: &ListenerConfig) -> ListenerConfig {
+        let mut config = ListenerConfig { listen: self.listen, ..first.clone() };
+        config.ssh.algorithms = self.algorithms;
+        config
+    }
+}
+
 /// A setting that can't work.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{key} = {value}: {why}")]
@@ -92,6 +118,14 @@ impl ListenerConfig {
             "ssh.ident",
             format!("{:?}", ssh.ident),
             "write 1 to 200 printable ASCII characters without spaces and `-`, such as Dropgate_1.0",
+        );
+        let ident = ssh.ident.to_ascii_lowercase();
+        check(
+            !SPECIAL_IDENTS.iter().any(|special| ident.contains(special)),
+            "ssh.ident",
+            format!("{:?}", ssh.ident),
+            "write a name without OpenSSH, ProFTPD, mod_sftp, Bitvise and FlowSsh: clients take it for one of these servers \
+             and ask for what is not there",
         );
         check(
             (1 << 20..=1 << 30).contains(&ssh.rekey_bytes),
@@ -183,5 +217,30 @@ mod tests {
         let keys: Vec<&str> = problems.iter().map(|problem| problem.key).collect();
         assert_eq!(keys, ["ssh.ident", "ssh.rekey_bytes", "auth.tries", "login_grace_seconds"]);
         assert!(problems.iter().all(|problem| problem.why.starts_with("write ")));
+    }
+
+    #[test]
+    fn an_ident_that_clients_misunderstand_is_refused() {
+        for (ident, good) in [
+            ("Dropgate_0.1.0", true),
+            ("Gate", true),
+            ("x".repeat(200).as_str(), true),
+            ("x".repeat(201).as_str(), false),
+            ("", false),
+            ("two words", false),
+            ("with-hyphen", false),
+            ("gr\u{fc}n", false),
+            ("tab\t", false),
+            ("line\r\nSSH-2.0-other", false),
+            ("OpenSSH_9.9", false),
+            ("myopenssh", false),
+            ("ProFTPD", false),
+            ("mod_sftp", false),
+            ("1.0_FlowSsh:_Bitvise", false),
+        ] {
+            let mut config = ListenerConfig::default();
+            config.ssh.ident = ident.to_owned();
+            assert_eq!(config.problems().is_empty(), good, "{ident:?}");
+        }
     }
 }

@@ -16,6 +16,13 @@ pub struct NegotiatedAlgorithms {
     pub mac: String,
 }
 
+impl NegotiatedAlgorithms {
+    /// All of them.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        [&self.kex, &self.host_key, &self.cipher, &self.mac].into_iter().map(String::as_str)
+    }
+}
+
 const MSG_KEXINIT: u8 = 20;
 const PACKET_MAX: usize = 35_000;
 /// What may come before KEXINIT: an identification line and a few IGNORE or DEBUG packets.

@@ -42,7 +42,7 @@ impl Default for LimitsConfig {
             unauthenticated_max: 1000,
             unauthenticated_per_source: 10,
             new_per_second_per_source: 10,
-            new_burst_per_source: 20,
+            new_burst_per_source: 12,
             sessions_per_source: 50,
             sessions_per_account: 20,
             sessions_total: 5000,

@@ -103,6 +103,16 @@ const LEGACY_MACS: &[mac::Name] =
 const COMPRESSION: &[compression::Name] = &[compression::NONE];
 
 impl AlgorithmProfile {
+    /// As it is written in the config.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Modern => "modern",
+            Self::Compatible => "compatible",
+            Self::Legacy => "legacy",
+        }
+    }
+
     /// The lists in russh's form, most preferred first.
     pub(crate) fn preferred(self) -> Preferred {
         let (kex, key, mac) = match self {
@@ -137,6 +147,12 @@ impl AlgorithmProfile {
             _ => false,
         }
     }
+}
+
+/// Whether an algorithm of any kind (key exchange, host key, cipher, MAC, signature) stands on SHA-1, as those do that only
+/// `legacy` offers.
+pub(crate) fn is_weak(name: &str) -> bool {
+    name.ends_with("-sha1") || name == "ssh-rsa"
 }
 
 #[cfg(test)]
@@ -191,6 +207,24 @@ mod tests {
             assert!(kex.contains(&kex::EXTENSION_OPENSSH_STRICT_KEX_AS_SERVER), "{profile:?}");
             assert!(kex.contains(&kex::EXTENSION_SUPPORT_AS_SERVER), "{profile:?}");
         }
+    }
+
+    #[test]
+    fn weak_is_what_legacy_adds() {
+        let offered = |profile: AlgorithmProfile| {
+            let lists = profile.preferred();
+            let keys = lists.key.iter().map(Algorithm::to_string);
+            let named = [names(&lists.kex), names(&lists.cipher), names(&lists.mac)].concat();
+            keys.chain(named.into_iter().map(str::to_owned)).collect::<Vec<_>>()
+        };
+        for profile in [AlgorithmProfile::Modern, AlgorithmProfile::Compatible] {
+            assert!(!offered(profile).iter().any(|name| is_weak(name)), "{profile:?}");
+        }
+        let before = offered(AlgorithmProfile::Compatible);
+        let added = offered(AlgorithmProfile::Legacy).into_iter().filter(|name| !before.contains(name));
+        let added: Vec<String> = added.collect();
+        assert_eq!(added, ["ssh-rsa", "diffie-hellman-group14-sha1", "hmac-sha1"]);
+        assert!(added.iter().all(|name| is_weak(name)));
     }
 
     #[test]

@@ -62,6 +62,8 @@ pub(crate) struct ClientHandler {
     user: Option<String>,
     attempts: Attempts,
     login: Option<Box<Login>>,
+    /// How the client signed.
+    signature: Option<String>,
     session: Option<(Arc<SessionInfo>, dropgate_schemas::account::Account)>,
     channels: HashMap<ChannelId, Slot>,
     places: Arc<Semaphore>,
@@ -95,6 +97,7 @@ impl ClientHandler {
             control,
             user: None,
             login: None,
+            signature: None,
             session: None,
             channels: HashMap::new(),
         }
@@ -120,7 +123,13 @@ impl ClientHandler {
     }
 
     /// Accepts a good login if the limits allow the session.
-    fn admit(&mut self, user: &str, login: Box<Login>, method: LoginMethod) -> Auth {
+    fn admit(
+        &mut self,
+        user: &str,
+        login: Box<Login>,
+        method: LoginMethod,
+        signature: Option<String>,
+    ) -> Auth {
         if !self.shared.observer.takes_logins() {
             tracing::warn!(session = %self.control.id, "login put off: the audit trail takes nothing at the moment");
             self.control.close(CloseReason::LoginUnavailable);
@@ -128,7 +137,7 @@ impl ClientHandler {
         }
         match self.control.promote(&login.account.name) {
             Ok(()) => {
-                self.login = Some(login);
+                (self.login, self.signature) = (Some(login), signature);
                 Auth::Accept
             }
             Err(limit) => {
@@ -226,7 +235,7 @@ impl Handler for ClientHandler {
             return Ok(reject());
         }
         match self.shared.authenticator.password(user, password).await {
-            Verdict::Good(login) => Ok(self.admit(user, login, LoginMethod::Password)),
+            Verdict::Good(login) => Ok(self.admit(user, login, LoginMethod::Password, None)),
             Verdict::Refused(refusal) => {
                 self.attempts.password_failed();
                 self.refused(user, LoginMethod::Password, refusal);
@@ -280,7 +289,7 @@ impl Handler for ClientHandler {
         let peer = self.control.peer.ip();
         let method = LoginMethod::PublicKey(key.public_key.fingerprint(HashAlg::Sha256).to_string());
         match self.shared.authenticator.key(user, key.public_key, key.algorithm, peer).await {
-            Verdict::Good(login) => Ok(self.admit(user, login, method)),
+            Verdict::Good(login) => Ok(self.admit(user, login, method, Some(key.algorithm.to_string()))),
             Verdict::Refused(refusal) => {
                 self.attempts.signature_failed();
                 self.refused(user, method, refusal);
@@ -321,6 +330,7 @@ impl Handler for ClientHandler {
             client_software: self.control.client_software().to_owned(),
             algorithms: self.control.algorithms().cloned(),
             credential,
+            signature: self.signature.take(),
             logged_in_at: Timestamp::now(),
         });
         self.control.set_authenticated(account.name.clone());

@@ -81,6 +81,16 @@ impl OpenSsh {
         Ok(Self { scratch, server, user: user.to_owned(), login, more: Vec::new(), wrapper: Vec::new() })
     }
 
+    /// Takes more lines of `known_hosts`.
+    ///
+    /// # Errors
+    /// If the file can't be written.
+    pub fn trust(&self, lines: &str) -> Result<()> {
+        let file = self.scratch.join("known_hosts");
+        let known = std::fs::read_to_string(&file)?;
+        Ok(std::fs::write(file, known + lines)?)
+    }
+
     /// A file next to its own files, for what is uploaded.
     #[must_use]
     pub fn local(&self, name: &str) -> PathBuf {

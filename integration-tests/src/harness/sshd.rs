@@ -72,7 +72,11 @@ pub fn keypair(path: &Path) -> Result<PathBuf> {
     Ok(path.to_owned())
 }
 
-fn keygen(kind: &[&str], path: &Path) -> Result<()> {
+/// A key pair of any kind, as `ssh-keygen` names it.
+///
+/// # Errors
+/// If `ssh-keygen` fails.
+pub fn keygen(kind: &[&str], path: &Path) -> Result<()> {
     let out = Command::new("ssh-keygen")
         .args(kind)
         .args(["-q", "-N", "", "-C", "test", "-f"])

@@ -1,6 +1,8 @@
 //! End-to-end tests: one binary, one module a theme. Each test starts the real program in a directory of its own.
 
 #[cfg(test)]
+mod algorithms;
+#[cfg(test)]
 mod api;
 #[cfg(test)]
 mod bad_input;

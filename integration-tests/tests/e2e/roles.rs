@@ -59,18 +59,12 @@ async fn three_processes_on_one_data_directory_do_the_job() -> Result<()> {
 
 #[tokio::test]
 async fn health_and_metrics_answer() -> Result<()> {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let gate = Gate::start(Setup::default()).await?;
     let (_connection, mut raw) = gate.raw("acme").await?;
     raw.put("/upload/counted", b"1234").await?;
     gate.settled().await?;
     for (path, expected) in [("/livez", "200"), ("/readyz", "200"), ("/metrics", "dropgate_")] {
-        let mut socket = tokio::net::TcpStream::connect(gate.ops()?).await?;
-        socket
-            .write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes())
-            .await?;
-        let mut answer = String::new();
-        tokio::time::timeout(Duration::from_secs(10), socket.read_to_string(&mut answer)).await??;
+        let answer = gate.get(path).await?;
         ensure!(answer.starts_with("HTTP/1.1 200") && answer.contains(expected), "{path}: {answer}");
     }
     gate.finish().await

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use dropgate_integration_tests::{
     checker::{Ledger, verify},
-    harness::{Gate, Setup, openssh::OpenSsh, payload},
+    harness::{Gate, Setup, openssh::OpenSsh, payload, until::until},
     raw::{Attrs, Request, frame},
 };
 use std::{fmt::Write as _, time::Duration};
@@ -262,6 +262,54 @@ async fn only_a_received_close_commits() -> Result<()> {
     verify(&gate, &ledger).await?;
     ensure!(!gate.delivered("acme").join("no-close").exists());
     tokio::time::timeout(Duration::from_secs(60), gate.finish()).await?
+}
+
+/// The connection is dropped without a word after each packet of an upload in turn: after OPEN, after each WRITE, and after
+/// everything but CLOSE was answered.
+#[tokio::test]
+async fn cut_at_every_packet_nothing_commits() -> Result<()> {
+    const WRITES: usize = 8;
+    let config = "[gateway.listener.limits]\nnew_per_second_per_source = 1000\nnew_burst_per_source = 1000\n";
+    let gate = Gate::start(Setup::default().config(config)).await?;
+    let ledger = Ledger::in_memory();
+    let data = payload::bytes(7, WRITES * 16_384);
+    for packets in 0..=WRITES + 2 {
+        let path = format!("/upload/cut{packets}");
+        let line = ledger.begin("acme", &path, &data)?;
+        let (connection, mut raw) = gate.raw("acme").await?;
+        let sent = async {
+            if packets == 0 {
+                return Ok(());
+            }
+            let handle = raw.open(&path, frame::WRITE | frame::CREAT | frame::TRUNC, Attrs::none()).await?;
+            for (at, piece) in (0..).step_by(16_384).zip(data.chunks(16_384)).take(packets - 1) {
+                raw.call(Request::Write { handle: &handle, offset: at, data: piece }).await?.ok()?;
+            }
+            if packets > WRITES + 1 {
+                raw.call(Request::Close { handle: &handle }).await?.ok()?;
+            }
+            anyhow::Ok(())
+        };
+        sent.await?;
+        connection.valve.cut();
+        if packets > WRITES + 1 {
+            ledger.acknowledge(line)?;
+        }
+    }
+    // Each connection's end was noticed: what came of it is settled.
+    let rows = until(Duration::from_secs(60), "the end of every upload", || async {
+        let rows = gate.uploads().await?;
+        Ok((rows.len() == WRITES + 2 && rows.iter().all(|row| row.state != "receiving")).then_some(rows))
+    })
+    .await?;
+    for row in rows {
+        let whole = row.path == format!("/upload/cut{}", WRITES + 2);
+        ensure!(row.is_accepted() == whole, "{row:?}");
+        let expected = if row.path == "/upload/cut1" { "aborted" } else { "partial" };
+        ensure!(whole || row.state == expected, "{row:?}");
+    }
+    verify(&gate, &ledger).await?;
+    gate.finish().await
 }
 
 #[tokio::test]

@@ -2,7 +2,6 @@
 
 use super::{Added, credentials_of, say, state_of};
 use crate::{cli::Json, commands::open::Open, table::Table};
-use anyhow::Context as _;
 use dropgate_schemas::{
     account::{Account, AccountName, Credentials, OnDuplicate, Quota},
     upload::Grade,
@@ -46,22 +45,16 @@ fn as_json(account: &Account, credentials: &Credentials) -> Value {
 pub(super) async fn list(open: &Open, json: Json) -> anyhow::Result<String> {
     let mut table = Table::new(["ACCOUNT", "PARTNER", "STATE", "LOGIN", "ADDED"]);
     let mut values = Vec::new();
-    let mut after: Option<AccountName> = None;
-    loop {
-        let page = open.state().list_accounts(after.as_ref(), 500).await.context("the list of accounts")?;
-        let Some(last) = page.last() else { break };
-        after = Some(last.name.clone());
-        for account in page.iter().filter(|account| !account.removed) {
-            let credentials = credentials_of(open, &account.name).await?;
-            values.push(as_json(account, &credentials));
-            table.row([
-                account.name.to_string(),
-                account.partner.to_string(),
-                state_of(account).to_owned(),
-                login_of(&credentials),
-                account.created_at.to_string(),
-            ]);
-        }
+    for account in open.accounts().await?.iter().filter(|account| !account.removed) {
+        let credentials = credentials_of(open, &account.name).await?;
+        values.push(as_json(account, &credentials));
+        table.row([
+            account.name.to_string(),
+            account.partner.to_string(),
+            state_of(account).to_owned(),
+            login_of(&credentials),
+            account.created_at.to_string(),
+        ]);
     }
     Ok(match json.json {
         true => serde_json::to_string_pretty(&values)?,
