@@ -5,7 +5,7 @@ CONFIG ?= config/local.toml
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 .DEFAULT_GOAL := help
-.PHONY: help run build check fmt fmt-check lint schemas deny embedded test-deps services services-stop test test-unit test-servers test-servers-given test-full bench chaos clients
+.PHONY: help run build check fmt fmt-check lint schemas deny embedded test-deps services services-stop test test-unit test-servers test-servers-given test-full bench chaos clients fuzz
 
 help: ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -26,9 +26,11 @@ check: ## everything that CI runs: format, lints, schemas, licences and advisori
 
 fmt: ## format the code
 	$(CARGO) fmt --all
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml
 
 fmt-check:
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
 
 lint: ## clippy on everything, warnings are errors
 	$(CARGO) clippy --locked --workspace --all-targets \
@@ -78,6 +80,9 @@ test-full: check ## everything, the long tests included
 	@scripts/timed 'embedded build' $(CARGO) check --locked -p dropgate --no-default-features
 	@scripts/timed 'more clients' scripts/test-deps --full
 	@scripts/timed 'long tests' $(CARGO) test --locked -p dropgate-integration-tests --test e2e -- --ignored
+	@DROPGATE_MODEL_SEQUENCES=20000 scripts/timed 'the tree, longer' \
+		$(CARGO) test --locked -p dropgate-gateway --test sftp the_tree_agrees_with_a_simple_reference
+	@scripts/timed fuzzing $(MAKE) --no-print-directory fuzz
 	@DROPGATE_CLUSTER_UPLOADS=500 scripts/timed 'a cluster, longer' scripts/services run -- \
 		$(CARGO) test --locked -p dropgate-integration-tests --test cluster -- --test-threads=1 --include-ignored
 
@@ -92,3 +97,6 @@ bench: test-deps ## compare with OpenSSH, and with rclone to Azurite and MinIO, 
 chaos: test-deps ## kill the program again and again under load, then check every promise: make chaos KILLS=500 SEED=7
 	DROPGATE_CHAOS_KILLS=$(or $(KILLS),200) DROPGATE_CHAOS_MINUTES=60 $(if $(SEED),DROPGATE_CHAOS_SEED=$(SEED)) \
 		$(CARGO) test --locked -p dropgate-integration-tests --test e2e nothing_acknowledged_is_lost_over_fifty_kills -- --nocapture
+
+fuzz: ## every fuzz target for SECONDS (60) each
+	@scripts/fuzz $(or $(SECONDS),60)
