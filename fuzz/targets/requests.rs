@@ -20,17 +20,17 @@ fn strings<'b>(body: &Body<'b>) -> Vec<&'b [u8]> {
         | Body::Realpath { path }
         | Body::Stat { path }
         | Body::Statvfs { path }
-        | Body::Lsetstat { path, .. } => vec![path],
+        | Body::Lsetstat { path, .. }
+        | Body::CheckFileName { path, .. } => vec![path],
         Body::Close { handle }
         | Body::Read { handle }
         | Body::Fstat { handle }
         | Body::Fsetstat { handle, .. }
         | Body::Readdir { handle }
         | Body::Fstatvfs { handle }
-        | Body::Fsync { handle } => vec![handle],
+        | Body::Fsync { handle }
+        | Body::CheckFileHandle { handle, .. } => vec![handle],
         Body::Rename { from, to } | Body::PosixRename { from, to } => vec![from, to],
-        Body::CheckFileName { path, algorithms, .. } => vec![path, algorithms],
-        Body::CheckFileHandle { handle, algorithms, .. } => vec![handle, algorithms],
         Body::VendorId { vendor, product, version } => vec![vendor, product, version],
         Body::UnknownExtended { name } => vec![name],
         Body::Readlink | Body::Symlink | Body::Limits | Body::Unknown { .. } => vec![],
