@@ -87,7 +87,11 @@ impl Tree {
             return Ok(OpenDecision::Delivering(Box::new(accepted.clone())));
         }
         let truncate = flags & open_flags::TRUNC != 0;
-        let over = slot.accepted_here().or_else(|| self.just_settled(path, &slot));
+        // Whoever neither creates nor truncates means the file that was delivered, however long ago: with nothing written
+        // no empty version may take its place.
+        let changed = flags & (open_flags::CREAT | open_flags::TRUNC) == 0;
+        let known = || Some(accepted).filter(|a| changed && a.deleted_at.is_none());
+        let over = slot.accepted_here().or_else(|| self.just_settled(path, &slot)).or_else(known);
         Ok(OpenDecision::Go(OpenPlan::Create { over: over.cloned().map(Box::new), truncate }))
     }
 }
