@@ -33,8 +33,12 @@ use tokio::sync::Mutex;
 
 const KEY: &str = "[backends.blob]";
 
-/// Bytes of a block: with 50,000 of them a blob holds 195 GiB.
-const BLOCK_SIZE: usize = 4 << 20;
+/// Bytes of a block: what a connection of the gateway may have in memory is enough for three on the way and one being filled.
+const BLOCK_SIZE: usize = 2 << 20;
+/// After so many of them (16 GiB) larger ones are sent: with 50,000 in all a blob holds 179 GiB.
+const SINGLE_BLOCKS: u32 = 8192;
+/// Bytes of a larger one.
+const LARGE_BLOCK: usize = 2 * BLOCK_SIZE;
 /// The metadata that says how far a committed blob is.
 const STATE: &str = "dropgatestate";
 const SEALED: &str = "sealed";
@@ -45,6 +49,8 @@ const OPEN: &str = "open";
 pub(crate) struct BlobAzure {
     container: Container,
     prefix: Arc<str>,
+    /// See [`SINGLE_BLOCKS`].
+    single_blocks: u32,
     flights: Flights,
     cursor: Arc<Mutex<Option<Cursor>>>,
 }
@@ -88,8 +94,13 @@ impl BlobAzure {
         let container = Container::new(&place, secrets, limits).map_err(unbuilt)?;
         let prefix = config.prefix.trim_matches('/');
         let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
-        let store =
-            Self { container, prefix: prefix.into(), flights: Flights::default(), cursor: Arc::default() };
+        let store = Self {
+            container,
+            prefix: prefix.into(),
+            single_blocks: SINGLE_BLOCKS,
+            flights: Flights::default(),
+            cursor: Arc::default(),
+        };
         store.probe().await.map_err(|failure| {
             let (what, remedy) = match failure.cause {
                 Cause::NoContainer => {

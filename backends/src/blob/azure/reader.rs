@@ -13,7 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 /// Bytes of one range.
 const PIECE: u64 = BLOCK_SIZE as u64;
 /// Ranges on the way or waiting at a time.
-const AHEAD: usize = 2;
+const AHEAD: usize = 4;
 
 pub(super) async fn open(store: &BlobAzure, blob: BlobId, offset: u64) -> Result<BlobReader, BlobError> {
     // One byte earlier, since nothing can be asked for at the end.

@@ -9,7 +9,7 @@ use crate::{
     config::BlobConfig,
     secrets::{Secret, SecretError},
 };
-use dropgate_schemas::time::Timestamp;
+use dropgate_schemas::{time::Timestamp, upload::StagedBlock};
 use futures::StreamExt as _;
 use proxy::Proxy;
 use std::{
@@ -118,6 +118,23 @@ async fn it_conforms() {
         conformance::suite(&store).await;
         clean(&store).await;
     }
+}
+
+#[tokio::test]
+async fn after_many_blocks_larger_ones_are_sent() {
+    let store = BlobAzure { single_blocks: 1, ..open(&config()).await };
+    conformance::suite(&store).await;
+    let (blob, block) = (BlobId::new(), bytes(BLOCK_SIZE, 7));
+    let mut writer = store.begin(blob, 1).await.unwrap();
+    for _ in 0..4 {
+        writer.stage(block.clone()).await.unwrap();
+    }
+    // One, two together, and what was left when it was to be durable.
+    let size = 4 * BLOCK_SIZE as u64;
+    assert_eq!(writer.sync().await.unwrap().blocks, [StagedBlock { epoch: 1, seq: 2, length: size }]);
+    writer.seal(size).await.unwrap();
+    assert!(read(&store, blob).await == block.repeat(4));
+    clean(&store).await;
 }
 
 #[tokio::test]
@@ -329,10 +346,10 @@ async fn two_hundred_mebibytes_pass_through_little_memory() {
     };
     let begun = Instant::now();
     let mut writer = store.begin(blob, 1).await.unwrap();
-    for n in 0..50 {
+    for n in 0..100 {
         writer.stage(Bytes::from_owner(Counted::new(block(n), &counts))).await.unwrap();
     }
-    let size = 50 * store.block_size() as u64;
+    let size = 100 * store.block_size() as u64;
     writer.seal(size).await.unwrap();
     let (written, most) = (begun.elapsed(), counts.1.load(Ordering::SeqCst));
     assert_eq!(counts.0.load(Ordering::SeqCst), 0, "blocks are kept after sealing");

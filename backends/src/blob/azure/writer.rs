@@ -1,12 +1,12 @@
 //! Writing one blob: several blocks on the way at a time, and a list of them at the end.
 
-use super::{BlobAzure, OPEN, SEALED, block_id, to_error};
+use super::{BlobAzure, LARGE_BLOCK, OPEN, SEALED, block_id, to_error};
 use crate::{
     azure::{Cause, Condition, Failure, MAX_BLOCKS},
     blob::{BlobError, BlobWriter},
 };
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use dropgate_schemas::{
     id::BlobId,
     upload::{StagedBlob, StagedBlock},
@@ -25,6 +25,8 @@ pub(super) struct Writer {
     /// Blocks in all.
     count: u32,
     length: u64,
+    /// Copied together for one large block.
+    gathered: BytesMut,
     tag: Option<String>,
     in_flight: JoinSet<Result<(), Failure>>,
     /// Set while a call is under way: if it fails or is given up, nobody knows what was staged.
@@ -40,6 +42,7 @@ impl Writer {
             runs: Vec::new(),
             count: 0,
             length: 0,
+            gathered: BytesMut::new(),
             tag: None,
             in_flight: JoinSet::new(),
             spent: false,
@@ -132,6 +135,29 @@ impl Writer {
         }
     }
 
+    /// Sends a block, once few enough are on the way.
+    async fn put(&mut self, block: Bytes) -> Result<(), BlobError> {
+        self.settle(IN_FLIGHT - 1).await?;
+        let id = block_id(self.epoch, self.next(block.len() as u64)?);
+        let (store, flight) = (self.store.clone(), self.store.flights.begin(self.blob));
+        let name = store.name(self.blob);
+        self.in_flight.spawn(async move {
+            let staged = store.container.put_block(&name, &id, block).await;
+            drop(flight);
+            staged
+        });
+        Ok(())
+    }
+
+    /// Sends what waits, and waits until all is there.
+    async fn put_all(&mut self) -> Result<(), BlobError> {
+        if !self.gathered.is_empty() {
+            let block = self.gathered.split().freeze();
+            self.put(block).await?;
+        }
+        self.settle(0).await
+    }
+
     /// The number of the next block.
     fn next(&mut self, length: u64) -> Result<u32, BlobError> {
         if self.count >= MAX_BLOCKS {
@@ -139,7 +165,6 @@ impl Writer {
             return Err(BlobError::Full(what));
         }
         self.count += 1;
-        self.length += length;
         match self.runs.last_mut().filter(|run| run.epoch == self.epoch) {
             Some(run) => {
                 run.seq += 1;
@@ -166,16 +191,18 @@ impl BlobWriter for Writer {
     async fn stage(&mut self, block: Bytes) -> Result<(), BlobError> {
         self.enter()?;
         if !block.is_empty() {
-            self.settle(IN_FLIGHT - 1).await?;
-            let length = block.len() as u64;
-            let id = block_id(self.epoch, self.next(length)?);
-            let (store, flight) = (self.store.clone(), self.store.flights.begin(self.blob));
-            let name = store.name(self.blob);
-            self.in_flight.spawn(async move {
-                let staged = store.container.put_block(&name, &id, block).await;
-                drop(flight);
-                staged
-            });
+            self.length += block.len() as u64;
+            if self.count < self.store.single_blocks {
+                self.put(block).await?;
+            } else {
+                // Copied, so that what the caller counts as its memory is free while it waits.
+                self.gathered.extend_from_slice(&block);
+                drop(block);
+                if self.gathered.len() >= LARGE_BLOCK {
+                    let block = self.gathered.split().freeze();
+                    self.put(block).await?;
+                }
+            }
         }
         self.spent = false;
         Ok(())
@@ -183,7 +210,7 @@ impl BlobWriter for Writer {
 
     async fn sync(&mut self) -> Result<StagedBlob, BlobError> {
         self.enter()?;
-        self.settle(0).await?;
+        self.put_all().await?;
         self.spent = false;
         Ok(StagedBlob { blob: self.blob, blocks: self.runs.clone(), tag: self.tag.clone() })
     }
@@ -195,7 +222,7 @@ impl BlobWriter for Writer {
             let what = format!("{size} bytes were to be sealed and {} were staged", self.length);
             return Err(BlobError::Corrupt { blob, what });
         }
-        self.settle(0).await?;
+        self.put_all().await?;
         let condition = self.tag.clone().map_or(Condition::NothingThere, Condition::Tag);
         match self.store.commit(blob, ids(&self.runs).collect(), &condition, SEALED).await {
             Ok(_) => Ok(()),
