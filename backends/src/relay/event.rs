@@ -84,7 +84,7 @@ pub(super) async fn publish_step(
     // Until all of it is done nothing is known.
     progress.known = None;
     let out = backends.events.publish(&events).await?;
-    let Some(last) = events.iter().take(out).last().map(|event| event.position) else {
+    let Some(last) = events.iter().take(out).next_back().map(|event| event.position) else {
         return Err(EventError::Unavailable("none of the events was taken".to_owned()).into());
     };
     Counter::EventsPublished.add(out as u64);

@@ -381,7 +381,7 @@ impl<'g> Run<'g> {
         self.gate.backends.state.find(query).await.unwrap()
     }
 
-    /// What is stored as accepted is what the reference holds, byte for byte.
+    /// What is stored as accepted, and not superseded, is what the reference holds, byte for byte.
     async fn end(self) -> Result<(), TestCaseError> {
         let state = |place: Place| match place {
             Place::Upload => UploadState::Committed,
@@ -396,7 +396,8 @@ impl<'g> Run<'g> {
             })
             .collect();
         let mut stored = Vec::new();
-        for upload in self.uploads().await.into_iter().filter(|upload| upload.state.is_accepted()) {
+        let current = |state: UploadState| state.is_accepted() && state != UploadState::Superseded;
+        for upload in self.uploads().await.into_iter().filter(|upload| current(upload.state)) {
             let content = self.gate.content(&upload).await;
             stored.push((
                 upload.path.to_string(),

@@ -132,7 +132,7 @@ async fn a_revoked_token_opens_nothing_and_its_story_is_in_the_audit_trail() -> 
     let revoked = Instant::now();
     ensure!(get(ops, "/api/v1/events", Some(&made)).await?.status == 401, "it opens something still");
     // Bounded by far less than the heartbeat or the life of a stream.
-    within(Duration::from_secs(10), "the stream to end", stream.to_its_end()).await??;
+    within(Duration::from_secs(10), "the stream to end", stream.read_to_the_end()).await??;
     println!("the stream ended {:?} after the token was revoked", revoked.elapsed());
     let again = gate.cli.run(&["token", "revoke", &id]).await?;
     ensure!(again.contains("already"), "{again}");
@@ -194,7 +194,7 @@ impl Stream {
     }
 
     /// Reads until the server ends it in good order.
-    async fn to_its_end(&mut self) -> Result<()> {
+    async fn read_to_the_end(&mut self) -> Result<()> {
         while self.lines.next_line().await?.is_some() {}
         let end = self.child.wait().await?;
         ensure!(end.success(), "curl ended with {end}");
@@ -240,7 +240,7 @@ async fn a_stream_goes_on_where_the_client_was_and_ends_with_the_process() -> Re
         ensure!(end.code() == Some(0), "{role} ended with {end}");
     }
     for mut stream in [again, bound] {
-        within(EVENT, "the stream to end", stream.to_its_end()).await??;
+        within(EVENT, "the stream to end", stream.read_to_the_end()).await??;
     }
     gate.launch().await?;
     gate.finish().await
