@@ -4,8 +4,13 @@ CARGO ?= cargo
 CONFIG ?= config/local.toml
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
+# What lints and tests are made from. Always the same selection: with another one dependencies get other features, and
+# hundreds of them are built again. For the same reason the program under test is built by `program`, and named to the tests.
+TESTED := --workspace --features dropgate-backends/server-tests,dropgate-workers/server-tests
+UNDER_TEST := DROPGATE_BIN=$(abspath $(TARGET))/debug/dropgate DROPGATE_EXAMPLES=$(abspath $(TARGET))/debug/examples
+
 .DEFAULT_GOAL := help
-.PHONY: help run build check fmt fmt-check lint schemas deny embedded test-deps services services-stop test test-unit test-servers test-servers-given test-full bench chaos clients fuzz
+.PHONY: help run build check fmt fmt-check lint schemas deny embedded test-deps services services-stop test test-unit test-e2e program test-servers test-servers-given test-full bench chaos clients fuzz
 
 help: ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -33,11 +38,10 @@ fmt-check:
 	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
 
 lint: ## clippy on everything, warnings are errors
-	$(CARGO) clippy --locked --workspace --all-targets \
-		--features dropgate-backends/server-tests,dropgate-workers/server-tests -- -D warnings
+	$(CARGO) clippy --locked $(TESTED) --all-targets --test e2e --test cluster -- -D warnings
 
 schemas: ## the published JSON Schemas and examples are those of the code
-	$(CARGO) test --locked -q -p dropgate-schemas --test published
+	$(CARGO) test --locked -q $(TESTED) --test published
 
 deny: ## licences, sources, bans and advisories of everything we depend on
 	@scripts/deny
@@ -58,45 +62,48 @@ services-stop: ## end what `make services` started
 test: ## every test that ends in minutes, with the real servers and clients it needs
 	@scripts/timed 'test servers and clients' $(MAKE) --no-print-directory test-deps
 	@scripts/timed 'unit tests' $(MAKE) --no-print-directory test-unit
-	@scripts/timed 'end-to-end tests' $(CARGO) test --locked -p dropgate-integration-tests --test e2e
+	@scripts/timed 'end-to-end tests' $(MAKE) --no-print-directory test-e2e
 	@scripts/timed 'tests on real servers' $(MAKE) --no-print-directory test-servers
 
-# Unit tests and those on real servers are built the same way, so that nothing is built twice.
-CRATES := --workspace --exclude dropgate-integration-tests \
-	--features dropgate-backends/server-tests,dropgate-workers/server-tests
-
+# The end-to-end and the cluster tests have `test = false` in their manifest: they run only where they are named.
 test-unit: ## unit, property and conformance tests: no servers
-	$(CARGO) test --locked $(CRATES) -- --skip servers::
+	$(CARGO) test --locked $(TESTED) -- --skip servers::
+
+test-e2e: program ## the program with real clients
+	$(UNDER_TEST) $(CARGO) test --locked $(TESTED) --test e2e
+
+program:
+	$(CARGO) build --locked $(TESTED) --bin dropgate --example consumer
 
 test-servers: ## adapters and a cluster on the real servers they are for
 	@scripts/services run -- $(MAKE) --no-print-directory test-servers-given
 
 # The same on servers that run already, named by DROPGATE_TEST_* variables.
-test-servers-given:
-	@scripts/timed 'adapters on real servers' $(CARGO) test --locked $(CRATES) --lib servers::
-	@scripts/timed 'a cluster on real servers' $(CARGO) test --locked -p dropgate-integration-tests --test cluster -- --test-threads=1
+test-servers-given: program
+	@scripts/timed 'adapters on real servers' $(CARGO) test --locked $(TESTED) --lib servers::
+	@$(UNDER_TEST) scripts/timed 'a cluster on real servers' $(CARGO) test --locked $(TESTED) --test cluster -- --test-threads=1
 
 test-full: check ## everything, the long tests included
 	@scripts/timed 'embedded build' $(CARGO) check --locked -p dropgate --no-default-features
 	@scripts/timed 'more clients' scripts/test-deps --full
-	@scripts/timed 'long tests' $(CARGO) test --locked -p dropgate-integration-tests --test e2e -- --ignored
+	@$(UNDER_TEST) scripts/timed 'long tests' $(CARGO) test --locked $(TESTED) --test e2e -- --ignored
 	@DROPGATE_MODEL_SEQUENCES=20000 scripts/timed 'the tree, longer' \
-		$(CARGO) test --locked -p dropgate-gateway --test sftp the_tree_agrees_with_a_simple_reference
+		$(CARGO) test --locked $(TESTED) --test sftp the_tree_agrees_with_a_simple_reference
 	@scripts/timed fuzzing $(MAKE) --no-print-directory fuzz
-	@DROPGATE_CLUSTER_UPLOADS=500 scripts/timed 'a cluster, longer' scripts/services run -- \
-		$(CARGO) test --locked -p dropgate-integration-tests --test cluster -- --test-threads=1 --include-ignored
+	@$(UNDER_TEST) DROPGATE_CLUSTER_UPLOADS=500 scripts/timed 'a cluster, longer' scripts/services run -- \
+		$(CARGO) test --locked $(TESTED) --test cluster -- --test-threads=1 --include-ignored
 
-clients: ## every client through every case; with UPDATE_CLIENTS=1 docs/clients.md is written anew
+clients: program ## every client through every case; with UPDATE_CLIENTS=1 docs/clients.md is written anew
 	@scripts/test-deps --full
-	$(CARGO) test --locked -p dropgate-integration-tests --test e2e clients:: -- --include-ignored
+	$(UNDER_TEST) $(CARGO) test --locked $(TESTED) --test e2e clients:: -- --include-ignored
 
 bench: test-deps ## compare with OpenSSH, and with rclone to Azurite and MinIO, on this machine; writes BENCH.md
 	$(CARGO) build --locked --release -p dropgate
 	@scripts/services run azurite minio -- $(CARGO) bench --locked -p dropgate-integration-tests
 
-chaos: test-deps ## kill the program again and again under load, then check every promise: make chaos KILLS=500 SEED=7
-	DROPGATE_CHAOS_KILLS=$(or $(KILLS),200) DROPGATE_CHAOS_MINUTES=60 $(if $(SEED),DROPGATE_CHAOS_SEED=$(SEED)) \
-		$(CARGO) test --locked -p dropgate-integration-tests --test e2e nothing_acknowledged_is_lost_over_fifty_kills -- --nocapture
+chaos: test-deps program ## kill the program again and again under load, then check every promise: make chaos KILLS=500 SEED=7
+	$(UNDER_TEST) DROPGATE_CHAOS_KILLS=$(or $(KILLS),200) DROPGATE_CHAOS_MINUTES=60 $(if $(SEED),DROPGATE_CHAOS_SEED=$(SEED)) \
+		$(CARGO) test --locked $(TESTED) --test e2e nothing_acknowledged_is_lost_over_fifty_kills -- --nocapture
 
 fuzz: ## every fuzz target for SECONDS (60) each
 	@scripts/fuzz $(or $(SECONDS),60)
