@@ -6,6 +6,7 @@ use dropgate_integration_tests::harness::{
     cli::finish,
     clients::installed,
     gate::{SETTLE, password},
+    http::get,
     openssh::OpenSsh,
     sshd::{HostKeys, keygen},
     until::until,
@@ -282,7 +283,7 @@ async fn who_needs_what_only_legacy_offers(gate: &Gate) -> Result<()> {
     ensure!(table.contains("legacy-corp") && !table.contains("modern-corp"), "{table}");
     let future = ["account", "list", "--weak-algorithms", "--since", "2099-01-01"];
     ensure!(gate.cli.run(&future).await?.starts_with("no account has used a weak algorithm"));
-    let metrics = gate.get("/metrics").await?;
+    let metrics = get(gate.ops()?, "/metrics", None).await?.body;
     ensure!(metrics.contains("\ndropgate_logins_weak_total 3\n"), "{metrics}");
     Ok(())
 }

@@ -82,22 +82,31 @@ async fn from_the_first_refused_event_on_they_go_out_again_and_one_alone_while_i
     let events = open(&host).await;
     let full = json!({"x-max-length": 3, "x-overflow": "reject-publish"});
     host.bind_with("full", "dropgate.events", "#", full).await;
+    // Looking at a queue puts its messages back, maybe in another order: the one that tells the order is looked at once.
+    host.bind("order", "dropgate.events", "#").await;
     let all: Vec<_> = (1..=10).map(event).collect();
     assert_eq!(events.publish(&all).await.unwrap(), 3);
-    let archived = async || numbers(&heard(&host, "dropgate.events.archive").await);
+    let archived = async |wanted: &[u64]| {
+        let mut found = numbers(&heard(&host, "dropgate.events.archive").await);
+        let mut wanted = wanted.to_vec();
+        found.sort_unstable();
+        wanted.sort_unstable();
+        found == wanted
+    };
     let once: Vec<u64> = (1..=10).collect();
-    until("the archive has what it took", BACK, async || archived().await == once).await;
+    until("the archive has what it took", BACK, async || archived(&once).await).await;
     for _ in 0..3 {
         let error = events.publish(&all[3..]).await.unwrap_err();
         assert!(matches!(error, EventError::Unavailable(_)), "{error}");
     }
     let repeated = [once.as_slice(), &[4, 4, 4]].concat();
-    until("nothing but what was refused is repeated", BACK, async || archived().await == repeated).await;
+    until("nothing but what was refused is repeated", BACK, async || archived(&repeated).await).await;
     host.delete("queues", "full").await;
     assert_eq!(events.publish(&all[3..]).await.unwrap(), 1);
     assert_eq!(events.publish(&all[4..]).await.unwrap(), 6);
     let in_order = [repeated.as_slice(), &[4, 5, 6, 7, 8, 9, 10]].concat();
-    until("no gap, and in order", BACK, async || archived().await == in_order).await;
+    until("no gap", BACK, async || archived(&in_order).await).await;
+    assert_eq!(numbers(&heard(&host, "order").await), in_order);
     events.close().await;
 }
 

@@ -3,15 +3,11 @@
 use super::Gate;
 use crate::harness::{
     records::{self, UploadRow},
-    until::{until, until_true, within},
+    until::{until, until_true},
 };
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use std::time::Duration;
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-};
 
 /// How long an accepted upload may take to its final state when nothing is in its way.
 pub const SETTLE: Duration = Duration::from_secs(60);
@@ -104,22 +100,6 @@ impl Gate {
             Ok((found.len() >= count).then_some(found))
         })
         .await
-    }
-
-    /// What the ops listener answers to a GET, head included.
-    ///
-    /// # Errors
-    /// If it does not in time.
-    pub async fn get(&self, path: &str) -> Result<String> {
-        let ask = async {
-            let mut socket = TcpStream::connect(self.ops()?).await?;
-            let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-            socket.write_all(request.as_bytes()).await?;
-            let mut answer = String::new();
-            socket.read_to_string(&mut answer).await?;
-            anyhow::Ok(answer)
-        };
-        within(Duration::from_secs(10), path, ask).await?
     }
 
     /// Waits until the log of a role has a line with `words`.
