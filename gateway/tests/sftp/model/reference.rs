@@ -1,5 +1,6 @@
 //! The tree as it should be, in memory: for each name what is unfinished and what was accepted, and which directories show
-//! where. Says what each request must be answered with.
+//! where. Says what each request must be answered with. It is one long file, since the rules of one name lean on each other
+//! and are compared with the contract side by side.
 
 use super::handle::{End, Handle, Kept};
 use std::collections::BTreeMap;
