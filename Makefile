@@ -38,7 +38,8 @@ fmt-check:
 	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
 
 lint: ## clippy on everything, warnings are errors
-	$(CARGO) clippy --locked $(TESTED) --all-targets --test e2e --test cluster -- -D warnings
+	$(CARGO) clippy --locked $(TESTED) --all-targets -- -D warnings
+	$(CARGO) clippy --locked $(TESTED) --test e2e --test cluster -- -D warnings
 
 schemas: ## the published JSON Schemas and examples are those of the code
 	$(CARGO) test --locked -q $(TESTED) --test published

@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use dropgate_integration_tests::{
     checker::{Ledger, verify},
-    harness::{Gate, Setup, binary::workspace, cli::Cli, payload, until::until},
+    harness::{Gate, Setup, binary::workspace, cli::Cli, http::get, payload, until::until},
     raw::{Attrs, Overwrite, Request, frame},
 };
 use std::time::Duration;
@@ -63,9 +63,14 @@ async fn health_and_metrics_answer() -> Result<()> {
     let (_connection, mut raw) = gate.raw("acme").await?;
     raw.put("/upload/counted", b"1234").await?;
     gate.settled().await?;
-    for (path, expected) in [("/livez", "200"), ("/readyz", "200"), ("/metrics", "dropgate_")] {
-        let answer = gate.get(path).await?;
-        ensure!(answer.starts_with("HTTP/1.1 200") && answer.contains(expected), "{path}: {answer}");
+    for (path, expected) in [("/livez", ""), ("/readyz", ""), ("/metrics", "dropgate_")] {
+        let answer = get(gate.ops()?, path, None).await?;
+        ensure!(
+            answer.status == 200 && answer.body.contains(expected),
+            "{path}: {} {}",
+            answer.status,
+            answer.body
+        );
     }
     gate.finish().await
 }
