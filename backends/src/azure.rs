@@ -14,7 +14,7 @@ pub use blob::{Condition, Finished, Part, Properties};
 pub use failure::{Cause, Failure};
 
 use crate::{
-    config::{AzureIdentity, AzureLogin, AzurePlace},
+    config::{AzureBlockSum, AzureIdentity, AzureLogin, AzurePlace},
     secrets::SecretStore,
 };
 use azure_core::{
@@ -61,6 +61,7 @@ pub struct Container {
     address: Arc<str>,
     name: Arc<str>,
     limits: Limits,
+    block_sum: AzureBlockSum,
 }
 
 impl fmt::Debug for Container {
@@ -121,6 +122,7 @@ impl Container {
             address: address.into(),
             name: place.container.as_str().into(),
             limits,
+            block_sum: place.block_sum,
         })
     }
 

@@ -5,7 +5,7 @@
 
 mod azure;
 
-pub use azure::{AzureIdentity, AzureKeys, AzureLogin, AzureMistake, AzurePlace};
+pub use azure::{AzureBlockSum, AzureIdentity, AzureKeys, AzureLogin, AzureMistake, AzurePlace};
 
 use dropgate_schemas::account::PartnerName;
 use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned, de::Error as _};
@@ -162,6 +162,9 @@ keys! {
         account_key: Option<String> = None,
         /// Whether an account key may be used, with which everything in the account can be read and deleted. Default: false.
         allow_account_key: bool = false,
+        /// The sum that goes with each block: `crc64`, or `md5` for a stand-in of Azure that is slow at that.
+        /// Default: `crc64`.
+        block_sum: AzureBlockSum = AzureBlockSum::Crc64,
         /// Whether the container is made if it is missing. Default: false.
         create_container: bool = false,
         /// Longest wait for one call, in seconds. Default: 30.
@@ -181,6 +184,7 @@ impl BlobAzureConfig {
             client_id: self.client_id.clone(),
             sas: self.sas.clone(),
             account_key: self.account_key.clone(),
+            block_sum: self.block_sum,
         }
     }
 }

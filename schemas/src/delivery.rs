@@ -172,6 +172,10 @@ pub struct Delivery {
     /// Why the last try failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,
+    /// What the bytes are sent into, by the name that the destination gave it (an upload in parts of S3): written before the
+    /// first byte is sent, so that whoever takes over can remove it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begun_as: Option<String>,
     /// Whether the finishing call may have been made in some epoch, and under which temporary name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finalizing: Option<Finalizing>,

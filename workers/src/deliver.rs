@@ -1,10 +1,10 @@
 //! From the blob store to a destination: the port, and one folder for each kind of destination.
 //!
 //! A delivery is made in steps, so that a crash at any point leaves something that the next worker can make sense of:
-//! [`Destination::stage`] writes everything under a temporary name and compares it there, so that nothing wrong ever becomes
-//! visible; then the worker records that it will finish; [`Destination::finish`] makes the file visible in one step;
-//! [`Destination::verify`] looks at what is there. After a crash past the record, [`Destination::recover`] finds out how
-//! far it went.
+//! [`Destination::begin`] opens what the bytes go into, where that has a name to be recorded first; [`Destination::stage`]
+//! writes everything under a temporary name and compares it there, so that nothing wrong ever becomes visible; then the
+//! worker records that it will finish; [`Destination::finish`] makes the file visible in one step; [`Destination::verify`]
+//! looks at what is there. After a crash past the record, [`Destination::recover`] finds out how far it went.
 
 #[cfg(feature = "azure")]
 mod azure;
@@ -56,6 +56,8 @@ pub(crate) struct Target {
     pub(crate) upload: UploadId,
     /// The content type that was found, if any.
     pub(crate) content_type: Option<ContentType>,
+    /// What [`Destination::begin`] said, in this claim or in the one before.
+    pub(crate) begun_as: Option<String>,
 }
 
 /// What may be replaced at a destination.
@@ -92,6 +94,7 @@ impl Target {
             replace,
             upload: upload.upload_id,
             content_type: upload.content_type.clone(),
+            begun_as: delivery.begun_as.clone(),
         })
     }
 }
@@ -157,6 +160,12 @@ pub(crate) enum DeliverError {
 /// A place that files are delivered to. Every call is bounded in time by the adapter.
 #[async_trait]
 pub(crate) trait Destination: Send + Sync {
+    /// Opens what the bytes will be sent into, where the destination gives it a name of its own. The worker records that name
+    /// before it calls [`Self::stage`], so that [`Self::discard`] finds it after a crash.
+    async fn begin(&self, _: &Target) -> Result<Option<String>, DeliverError> {
+        Ok(None)
+    }
+
     /// Writes all bytes of `source` under the temporary name of the target's epoch, durably where the destination can, and
     /// compares them there. On an error nothing is left behind, as far as that can be had.
     async fn stage(&self, target: &Target, source: &mut Source) -> Result<Staged, DeliverError>;

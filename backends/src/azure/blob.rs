@@ -1,6 +1,7 @@
 //! What is done with the blobs of a container, by the blob store and by the destination.
 
 use super::{Container, Failure, crc64};
+use crate::config::AzureBlockSum;
 use azure_core::http::{Etag, NoFormat, RequestContent, XmlFormat, headers::Headers};
 use azure_storage_blob::models::{
     BlobClientDeleteOptions, BlobClientDownloadOptions, BlobClientGetPropertiesResultHeaders as _,
@@ -58,8 +59,13 @@ impl Container {
     /// [`Failure`].
     pub async fn put_block(&self, name: &str, id: &[u8], block: Bytes) -> Result<(), Failure> {
         let client = self.client.blob_client(name).block_blob_client();
+        let (crc64, md5) = match self.block_sum {
+            AzureBlockSum::Crc64 => (Some(crc64(&block)), None),
+            AzureBlockSum::Md5 => (None, Some(md5::compute(&block).to_vec())),
+        };
         let options = BlockBlobClientStageBlockOptions {
-            transactional_content_crc64: Some(crc64(&block)),
+            transactional_content_crc64: crc64,
+            transactional_content_md5: md5,
             ..BlockBlobClientStageBlockOptions::default()
         };
         self.patiently(|| async {

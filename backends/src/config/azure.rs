@@ -16,6 +16,17 @@ pub enum AzureIdentity {
     DeveloperTools,
 }
 
+/// The sum that goes with each block, for the service to check.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AzureBlockSum {
+    /// CRC-64/NVME: costs next to nothing. Azure computes it for every block anyway.
+    #[default]
+    Crc64,
+    /// MD5: for a stand-in of Azure that knows no CRC-64 or, as Azurite, computes it slowly.
+    Md5,
+}
+
 /// The keys, as they stand in a section.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AzureKeys {
@@ -33,6 +44,8 @@ pub struct AzureKeys {
     pub sas: Option<String>,
     /// Secret reference of an account key.
     pub account_key: Option<String>,
+    /// Sum of each block.
+    pub block_sum: AzureBlockSum,
 }
 
 /// A container and a login, complete and free of contradictions.
@@ -44,6 +57,8 @@ pub struct AzurePlace {
     pub container: String,
     /// Login.
     pub login: AzureLogin,
+    /// Sum of each block.
+    pub block_sum: AzureBlockSum,
 }
 
 /// How requests are allowed.
@@ -93,6 +108,7 @@ impl AzureKeys {
             endpoint: self.blob_endpoint()?,
             container: self.checked_container()?,
             login: self.login()?,
+            block_sum: self.block_sum,
         })
     }
 

@@ -9,8 +9,10 @@ use dropgate_backends::{StateError, observe::Timing};
 use dropgate_schemas::{
     audit::Action,
     change::{Durability, OutboxEntry, OutboxMessage},
+    delivery::{Delivery, DeliveryState},
     event::{Event, EventBody, Other},
     id::OutboxId,
+    job::Work,
     path::VirtualPath,
     time::Timestamp,
     upload::{Grade, Upload},
@@ -106,7 +108,8 @@ impl Committer {
         Ok(RenameAnswer::Renamed)
     }
 
-    /// The upload keeps its id and its place in the pipeline; only the name changes, before any worker looked at it.
+    /// The upload keeps its id; only the name changes, before any worker claimed it. If it was routed by then, it is routed
+    /// again: routes and keys depend on the name.
     async fn move_accepted(
         &self,
         upload: Upload,
@@ -114,21 +117,33 @@ impl Committer {
         target: &Slot,
         request: &str,
     ) -> Result<RenameAnswer, Refusal> {
-        if !upload.deliveries.is_empty() {
+        let unclaimed = |d: &Delivery| d.state == DeliveryState::Pending && d.epoch == 0;
+        if !upload.deliveries.iter().all(unclaimed) {
             return Err(Refusal::failure(format!(
                 "{} is on its way already and can't be renamed any more: upload it under the new name",
                 upload.path
             )));
         }
+        let was_routed = !upload.deliveries.is_empty();
         let before = upload.state;
         let previous = upload.path.clone();
         let version = self.next_version(to).await?;
         let supersedes = target.accepted().map(|u| u.upload_id);
-        let moved = Upload { path: to.clone(), version, supersedes, updated_at: Timestamp::now(), ..upload };
+        let moved = Upload {
+            path: to.clone(),
+            version,
+            supersedes,
+            deliveries: Vec::new(),
+            updated_at: Timestamp::now(),
+            ..upload
+        };
         let mut entry = self.entry(Action::UploadRename, request, &moved, before);
         entry.detail.insert("previous_path".into(), previous.to_string());
         let other = Other { previous_path: Some(previous), ..Other::about(&moved) };
         let mut outbox = vec![OutboxEntry::event(Event::about(&moved, EventBody::UploadRenamed(other)))];
+        if was_routed {
+            outbox.push(OutboxEntry::job(moved.upload_id, Work::Route));
+        }
         outbox.extend(target.all_accepted().map(|older| OutboxEntry {
             id: OutboxId::new(),
             upload: Some(moved.upload_id),

@@ -22,7 +22,9 @@ use dropgate_gateway::{
 use dropgate_schemas::{
     account::{Account, OnDuplicate, Quota},
     audit::{Action, Actor, AuditEntry, AuditResult},
-    id::{InstanceId, SessionId},
+    change::{OutboxKind, OutboxMessage},
+    id::{InstanceId, SessionId, UploadId},
+    job::Work,
     time::Timestamp,
     upload::{Grade, Upload, UploadState},
 };
@@ -164,10 +166,21 @@ impl Gate {
         }
     }
 
+    /// How many jobs were put down to route an upload.
+    pub(crate) async fn route_jobs(&self, upload: UploadId) -> usize {
+        let jobs = self.backends.state.outbox_due(OutboxKind::Job, Timestamp::now(), 1000).await.unwrap();
+        let route = OutboxMessage::Job { work: Work::Route };
+        jobs.iter().filter(|entry| entry.upload == Some(upload) && entry.message == route).count()
+    }
+
     /// Records a step of delivery, as a worker would.
     pub(crate) async fn settle(&self, upload: Upload, state: UploadState) -> Upload {
+        self.record(Upload { state, settled_at: state.area().map(|_| Timestamp::now()), ..upload }).await
+    }
+
+    /// Writes a record as it is.
+    pub(crate) async fn record(&self, mut settled: Upload) -> Upload {
         use dropgate_schemas::change::{Change, Durability, Subject};
-        let mut settled = Upload { state, settled_at: state.area().map(|_| Timestamp::now()), ..upload };
         let subject = Subject::Upload { upload: Box::new(settled.clone()), inline: None };
         let entry =
             AuditEntry::new(Action::UploadProcess, Actor::System { id: "test".into() }, AuditResult::Ok);

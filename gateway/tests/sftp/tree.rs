@@ -1,6 +1,7 @@
 use crate::client::{CREAT, Gate, Got, TRUNC, WRITE, string};
 use dropgate_schemas::{
-    id::UploadId,
+    delivery::{Delivery, DeliveryState, DestinationKind, OnCollision},
+    id::{DeliveryId, UploadId},
     upload::{Upload, UploadState},
 };
 use std::time::{Duration, Instant};
@@ -159,7 +160,7 @@ async fn removing_ones_own_unfinished_upload() {
 }
 
 #[tokio::test]
-async fn an_accepted_file_can_be_renamed_until_a_worker_looks_at_it() {
+async fn an_accepted_file_can_be_renamed_until_a_worker_claims_it() {
     let gate = Gate::start().await;
     let mut client = gate.client().await;
     client.put("/upload/a", b"x").await.ok();
@@ -174,6 +175,47 @@ async fn an_accepted_file_can_be_renamed_until_a_worker_looks_at_it() {
     client.rename("/upload/b", "/upload/d/b").await.refused(3);
     client.rename("/upload/b", "/sent/b").await.refused(3);
     client.rename("/upload/b", "/upload/d").await.refused(4);
+
+    // Routed, and not claimed: the keys are those of the old name, so it is routed again.
+    let routed = gate.upload_at("/upload/b", UploadState::Committed).await;
+    let delivery = delivery(&routed, DeliveryState::Pending, 0);
+    gate.record(Upload { deliveries: vec![delivery], generation: 1, ..routed }).await;
+    client.rename("/upload/b", "/upload/c").await.ok();
+    let renamed = gate.upload_at("/upload/c", UploadState::Committed).await;
+    assert_eq!((renamed.upload_id, renamed.deliveries.len()), (before.upload_id, 0));
+    assert_eq!(gate.route_jobs(renamed.upload_id).await, 2, "one of the acceptance, one of the new name");
+    // Claimed once, it keeps its name, whatever became of the claim.
+    for (state, epoch) in
+        [(DeliveryState::Pending, 1), (DeliveryState::RetryWait, 1), (DeliveryState::Dead, 0)]
+    {
+        let waiting = gate.upload_at("/upload/c", UploadState::Committed).await;
+        let delivery = self::delivery(&waiting, state, epoch);
+        gate.record(Upload { deliveries: vec![delivery], ..waiting }).await;
+        assert!(client.rename("/upload/c", "/upload/e").await.refused(4).contains("on its way"));
+    }
+}
+
+fn delivery(upload: &Upload, state: DeliveryState, epoch: u64) -> Delivery {
+    Delivery {
+        delivery_id: DeliveryId::derive(upload.upload_id, "somewhere", 1),
+        destination: "somewhere".parse().unwrap(),
+        kind: DestinationKind::Directory,
+        key: "acme/acme/b".to_owned(),
+        on_collision: OnCollision::Fail,
+        generation: 1,
+        state,
+        epoch,
+        owner: None,
+        attempts: u32::try_from(epoch).unwrap(),
+        permanent_failures: 0,
+        crashes: 0,
+        first_attempt_at: None,
+        next_attempt_at: None,
+        reason: None,
+        begun_as: None,
+        finalizing: None,
+        receipt: None,
+    }
 }
 
 #[tokio::test]

@@ -204,6 +204,7 @@ async fn a_rename_onto_a_name_that_is_being_delivered_waits_until_that_has_settl
         first_attempt_at: None,
         next_attempt_at: None,
         reason: None,
+        begun_as: None,
         finalizing: None,
         receipt: None,
     };

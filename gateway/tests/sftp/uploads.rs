@@ -2,8 +2,10 @@ use crate::client::{APPEND, CREAT, EXCL, Gate, Got, TRUNC, WRITE, string};
 use dropgate_gateway::sftp::attrs::Attrs;
 use dropgate_schemas::{
     digest::Sha256,
-    upload::{Grade, UploadState},
+    time::Timestamp,
+    upload::{Grade, Upload, UploadState},
 };
+use std::time::Duration;
 
 fn bytes(n: usize) -> Vec<u8> {
     (0..n).map(|i| (i * 7 + i / 251) as u8).collect()
@@ -328,6 +330,25 @@ async fn an_accepted_file_stays_if_a_client_opens_it_and_writes_nothing() {
     assert_eq!(versions(gate.uploads().await), 2);
     client.put("/upload/a", b"").await.ok();
     assert_eq!(versions(gate.uploads().await), 3);
+}
+
+#[tokio::test]
+async fn a_file_delivered_long_ago_stays_if_a_client_opens_it_to_change_it_and_writes_nothing() {
+    let gate = Gate::start().await;
+    gate.client().await.put("/upload/a", b"12345").await.ok();
+    let accepted = gate.upload_at("/upload/a", UploadState::Committed).await;
+    let delivered = gate.settle(accepted, UploadState::Delivering).await;
+    let hours_ago = Timestamp::now().minus(Duration::from_secs(7200));
+    gate.record(Upload { state: UploadState::Processed, settled_at: Some(hours_ago), ..delivered }).await;
+    // Another session, an hour after STAT showed it here the last time: r+ of paramiko, touch.
+    let mut client = gate.client().await;
+    client.stat("/upload/a").await.refused(2);
+    let handle = client.open("/upload/a", WRITE).await.handle();
+    assert!(client.close(&handle).await.ok().contains("stays"));
+    assert_eq!(gate.states().await, [("/upload/a".to_owned(), 1, UploadState::Processed)]);
+    // Who makes a file there means a new one.
+    client.put("/upload/a", b"").await.ok();
+    assert_eq!(gate.upload_at("/upload/a", UploadState::Committed).await.version, 2);
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
 use super::Seconds;
-use dropgate_backends::config::{AzureIdentity, AzureKeys};
+use dropgate_backends::config::{AzureBlockSum, AzureIdentity, AzureKeys};
 use dropgate_schemas::{account::DestinationName, delivery::DestinationKind};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::path::PathBuf;
@@ -213,6 +213,10 @@ pub struct AzureConfig {
     /// Secret reference of the account key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account_key: Option<String>,
+    /// The sum that goes with each block: `crc64`, or `md5` for a stand-in of Azure that is slow at that.
+    /// Default: `crc64`.
+    #[serde(default)]
+    pub block_sum: AzureBlockSum,
     /// Blobs up to so many bytes are read back and compared by digest; larger ones by size, with the sums that the service
     /// checked of each block. Default: 268435456 (256 MiB).
     #[serde(default = "read_back_bytes")]
@@ -237,6 +241,7 @@ impl AzureConfig {
             client_id: self.client_id.clone(),
             sas: self.sas.clone(),
             account_key: self.account_key.clone(),
+            block_sum: self.block_sum,
         }
     }
 }

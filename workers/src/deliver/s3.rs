@@ -86,6 +86,31 @@ impl S3 {
         Ok(bytes.freeze())
     }
 
+    /// Small files are put whole.
+    fn in_parts(&self, target: &Target) -> bool {
+        target.size > self.config.part_bytes
+    }
+
+    /// Aborts the upload in parts that the record names. False if it names none.
+    async fn abort_begun(&self, target: &Target) -> Result<bool, DeliverError> {
+        let Some(id) = &target.begun_as else { return Ok(false) };
+        Multipart::begun(id).abort(&self.connection.client().await?, &self.place(target)).await?;
+        Ok(true)
+    }
+
+    /// Aborts what is uploaded in parts under the key. A role that may not list such uploads leaves it at what the record names.
+    async fn abort(&self, target: &Target, older: Option<i64>) -> Result<(), DeliverError> {
+        let begun = self.abort_begun(target).await?;
+        let client = self.connection.client().await?;
+        match multipart::abort_all(&client, &self.place(target), older).await {
+            Err(DeliverError::Denied(why)) if begun => {
+                tracing::debug!(%why, "other uploads in parts are not looked for");
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
     /// The finishing call itself.
     async fn commit(&self, target: &Target, staged: &Staged, condition: &Condition) -> Result<(), Failure> {
         let (client, place) = (self.connection.client().await?, self.place(target));
@@ -104,14 +129,25 @@ impl S3 {
 
 #[async_trait]
 impl Destination for S3 {
+    async fn begin(&self, target: &Target) -> Result<Option<String>, DeliverError> {
+        if !self.in_parts(target) {
+            return Ok(None);
+        }
+        let client = self.connection.client().await?;
+        multipart::begin(&client, &self.place(target), target).await.map(Some)
+    }
+
     async fn stage(&self, target: &Target, source: &mut Source) -> Result<Staged, DeliverError> {
-        if target.size <= self.config.part_bytes {
+        if !self.in_parts(target) {
             let bytes = self.collect(source, target.size).await?;
             source.written().await;
             return Ok(Staged { name: PUT.to_owned(), verified_by: VerifiedBy::Size, kept: Some(bytes) });
         }
+        let Some(begun_as) = target.begun_as.as_deref() else {
+            return Err(DeliverError::Source("an upload in parts that was not begun".to_owned()));
+        };
         let (client, place) = (self.connection.client().await?, self.place(target));
-        let staged = multipart::upload(&client, &place, &self.config, target, source).await?;
+        let staged = multipart::upload(&client, &place, &self.config, target, source, begun_as).await?;
         source.written().await;
         Ok(Staged { name: staged.name(), verified_by: VerifiedBy::Size, kept: None })
     }
@@ -205,13 +241,11 @@ impl Destination for S3 {
 
     /// While a delivery is held, nothing else is delivered under its key: whatever is uploaded there in parts was left behind.
     async fn discard(&self, target: &Target, _epochs: Range<u64>) -> Result<(), DeliverError> {
-        let client = self.connection.client().await?;
-        multipart::abort_all(&client, &self.place(target), None).await
+        self.abort(target, None).await
     }
 
-    /// Nobody holds the delivery, so what is uploaded now may be a later one's.
+    /// Nobody holds the delivery, so what is uploaded now and not named by its record may be a later one's.
     async fn discard_later(&self, target: &Target, _epochs: Range<u64>) -> Result<(), DeliverError> {
-        let client = self.connection.client().await?;
-        multipart::abort_all(&client, &self.place(target), Some(FORGOTTEN_HOURS * 3600)).await
+        self.abort(target, Some(FORGOTTEN_HOURS * 3600)).await
     }
 }

@@ -205,6 +205,7 @@ async fn delivery(
         first_attempt_at: None,
         next_attempt_at: None,
         reason,
+        begun_as: None,
         finalizing: None,
         receipt: None,
     };

@@ -14,7 +14,6 @@ use dropgate_schemas::{
     audit::{Action, AuditResult},
     delivery::{Delivery, DeliveryState, Finalizing, OnCollision},
     time::Timestamp,
-    upload::Upload,
 };
 use std::time::Instant;
 
@@ -62,11 +61,11 @@ pub(super) async fn attempt(shop: &Shop, lane: &Lane, mut held: Held) -> (Held, 
             Ok(Recovered::Staged(staged)) => Ok(staged),
             Ok(Recovered::Again) => {
                 held.unresolved = None;
-                stage(shop, lane, &target, &held.upload).await
+                stage(shop, lane, &mut target, &mut held).await
             }
             Err(error) => return (held, Outcome::Failed { error, open: true }),
         },
-        None => stage(shop, lane, &target, &held.upload).await,
+        None => stage(shop, lane, &mut target, &mut held).await,
     };
     let planned = target.clone();
     let outcome = match staged {
@@ -89,19 +88,54 @@ pub(super) async fn attempt(shop: &Shop, lane: &Lane, mut held: Held) -> (Held, 
 }
 
 /// Writes everything under a temporary name, unless the worker is told to stop.
-async fn stage(shop: &Shop, lane: &Lane, target: &Target, upload: &Upload) -> Result<Staged, Outcome> {
+async fn stage(shop: &Shop, lane: &Lane, target: &mut Target, held: &mut Held) -> Result<Staged, Outcome> {
     if target.epoch > 1 {
         discard(lane, target, target.epoch).await;
     }
+    let failed = |error| Outcome::Failed { error, open: false };
     let staged = async {
-        let mut source = deliver::source(&shop.backends, upload, &shop.failpoints).await?;
-        lane.destination.stage(target, &mut source).await
+        let source = deliver::source(&shop.backends, &held.upload, &shop.failpoints).await;
+        let mut source = source.map_err(failed)?;
+        target.begun_as = lane.destination.begin(target).await.map_err(failed)?;
+        if target.begun_as.is_some()
+            && let Err(outcome) = note_begun(shop, target, held).await
+        {
+            discard_one(lane, target).await;
+            return Err(outcome);
+        }
+        lane.destination.stage(target, &mut source).await.map_err(failed)
     };
-    match shop.give_up.run_until_cancelled(staged).await {
-        Some(Ok(staged)) => Ok(staged),
-        Some(Err(error)) => Err(Outcome::Failed { error, open: false }),
-        None => Err(Outcome::Stopped),
+    shop.give_up.run_until_cancelled(staged).await.unwrap_or(Err(Outcome::Stopped))
+}
+
+/// Durably records what the bytes will be sent into.
+async fn note_begun(shop: &Shop, target: &Target, held: &mut Held) -> Result<(), Outcome> {
+    let noted = shop.recorder.decide(held.upload.clone(), |draft| {
+        let found = draft.upload.deliveries.iter_mut().find(|d| d.delivery_id == target.delivery);
+        let Some(delivery) = found.filter(|d| is_held(shop, target, d)) else { return Verdict::Leave(false) };
+        if delivery.begun_as == target.begun_as {
+            return Verdict::Leave(true);
+        }
+        // Finalizing stays: what an earlier epoch may have finished is still to be told from it.
+        if delivery.state == DeliveryState::Claimed {
+            delivery.state = DeliveryState::Staging;
+        }
+        delivery.begun_as.clone_from(&target.begun_as);
+        Verdict::Write(true)
+    });
+    match noted.await {
+        Ok((upload, true)) => {
+            held.look_again(upload);
+            Ok(())
+        }
+        Ok((_, false)) => Err(Outcome::Lost),
+        Err(error) => Err(Outcome::Failed { error: DeliverError::Source(error.to_string()), open: false }),
     }
+}
+
+/// Whether a delivery in the record is the one of this claim.
+fn is_held(shop: &Shop, target: &Target, delivery: &Delivery) -> bool {
+    delivery.epoch == target.epoch && delivery.owner == Some(shop.me)
 }
 
 /// Records that the file will be finished, finishes it and looks at it.
@@ -157,7 +191,7 @@ async fn finish(
             DeliverError::Collision(_) => match way_around(shop, target, held).await {
                 Ok(Around::SameKey) => {}
                 Ok(Around::OtherKey) if lane.destination.stages_under_the_key() => {
-                    staged = match stage(shop, lane, target, &held.upload).await {
+                    staged = match stage(shop, lane, target, held).await {
                         Ok(staged) => staged,
                         Err(outcome) => return outcome,
                     };
@@ -205,7 +239,7 @@ async fn finalize(
         .recorder
         .decide(held.upload.clone(), |draft| {
             let found = draft.upload.deliveries.iter_mut().find(|d| d.delivery_id == target.delivery);
-            let Some(delivery) = found.filter(|d| d.epoch == target.epoch && d.owner == Some(shop.me)) else {
+            let Some(delivery) = found.filter(|d| is_held(shop, target, d)) else {
                 return Verdict::Leave(false);
             };
             let written = delivery.finalizing.as_ref() == Some(&finalizing) && delivery.key == target.key;
@@ -231,10 +265,7 @@ async fn finalize(
             Verdict::Write(true)
         })
         .await?;
-    held.upload = upload;
-    if let Some(delivery) = held.upload.deliveries.iter().find(|d| d.delivery_id == target.delivery) {
-        held.delivery = delivery.clone();
-    }
+    held.look_again(upload);
     Ok(ours)
 }
 

@@ -33,6 +33,17 @@ pub(super) struct Held {
     pub(super) unresolved: Option<Finalizing>,
 }
 
+impl Held {
+    /// The record was written or read anew.
+    pub(super) fn look_again(&mut self, upload: Upload) {
+        let id = self.delivery.delivery_id;
+        self.upload = upload;
+        if let Some(delivery) = self.upload.deliveries.iter().find(|d| d.delivery_id == id) {
+            self.delivery = delivery.clone();
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) enum Claim {
     /// It is ours.

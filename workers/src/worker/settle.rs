@@ -148,6 +148,7 @@ fn delivered(draft: &Draft<'_>, delivery: &mut Delivery, proof: &Proof, receipt_
     delivery.state = DeliveryState::Delivered;
     delivery.reason = None;
     delivery.finalizing = None;
+    delivery.begun_as = None;
     delivery.permanent_failures = 0;
     delivery.receipt = Some(DeliveryReceipt {
         receipt_id,

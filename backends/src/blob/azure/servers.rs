@@ -6,11 +6,11 @@ use super::*;
 use crate::{
     azure::sas::{Grant, Scope},
     blob::conformance,
-    config::BlobConfig,
+    config::{AzureBlockSum, BlobConfig},
     secrets::{Secret, SecretError},
 };
 use dropgate_schemas::{time::Timestamp, upload::StagedBlock};
-use futures::StreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 use proxy::Proxy;
 use std::{
     io::Write,
@@ -213,6 +213,17 @@ async fn the_service_checks_our_sums() {
     };
     assert_eq!(put(crate::azure::crc64(&block)).await, Ok(()));
     assert_eq!(put(crate::azure::crc64(&block[1..])).await, Err(Cause::Damaged));
+    clean(&store).await;
+
+    // Blocks that go with MD5 instead come to the same blob.
+    let store = open(&BlobAzureConfig { block_sum: AzureBlockSum::Md5, ..config() }).await;
+    let blob = BlobId::new();
+    let mut writer = store.begin(blob, 1).await.unwrap();
+    writer.stage(block.clone()).await.unwrap();
+    writer.stage(block.slice(..5)).await.unwrap();
+    writer.seal(100_005).await.unwrap();
+    let read: Vec<Bytes> = store.open(blob, 0).await.unwrap().try_collect().await.unwrap();
+    assert!(read.concat() == [&block[..], &block[..5]].concat());
     clean(&store).await;
 }
 

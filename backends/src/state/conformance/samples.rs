@@ -192,6 +192,7 @@ pub fn delivery(upload: &Upload, destination: &str, state: DeliveryState) -> Del
         first_attempt_at: None,
         next_attempt_at: None,
         reason: None,
+        begun_as: None,
         finalizing: None,
         receipt: None,
     }

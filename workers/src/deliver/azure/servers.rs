@@ -11,7 +11,7 @@ use crate::{
 };
 use dropgate_backends::{
     Backends, BackendsConfig, Secret, SecretError,
-    config::{BlobAzureConfig, BlobConfig},
+    config::{AzureBlockSum, BlobAzureConfig, BlobConfig},
 };
 use dropgate_schemas::{
     content::ContentType,
@@ -74,6 +74,7 @@ impl Shore {
             identity: None,
             client_id: None,
             sas: None,
+            block_sum: AzureBlockSum::default(),
             account_key: Some("env:DROPGATE_TEST_AZURE_KEY".to_owned()),
             read_back_bytes: 256 << 20,
             parallel: None,

@@ -101,7 +101,12 @@ impl Multipart {
             .map_err(|error| Failure::of(&error, place, "complete", "s3:PutObject"))
     }
 
-    async fn abort(&self, client: &Client, place: &Place) -> Result<(), DeliverError> {
+    /// One of which only the id is known.
+    pub(super) fn begun(id: &str) -> Self {
+        Self { id: id.to_owned(), crc64nvme: 0 }
+    }
+
+    pub(super) async fn abort(&self, client: &Client, place: &Place) -> Result<(), DeliverError> {
         let request = client.abort_multipart_upload().bucket(&place.bucket).key(&place.key);
         let aborted = request.upload_id(&self.id).send().await;
         match aborted.map_err(|e| Failure::of(&e, place, "abort the upload of", "s3:AbortMultipartUpload")) {
@@ -125,14 +130,8 @@ const fn part_size(configured: u64, size: u64) -> u64 {
     if least > configured { least } else { configured }
 }
 
-/// Uploads everything. On an error nothing is left, as far as that can be had.
-pub(super) async fn upload(
-    client: &Client,
-    place: &Place,
-    config: &S3Config,
-    target: &Target,
-    source: &mut Source,
-) -> Result<Multipart, DeliverError> {
+/// Begins an upload in parts, and returns its id.
+pub(super) async fn begin(client: &Client, place: &Place, target: &Target) -> Result<String, DeliverError> {
     let request = client.create_multipart_upload().bucket(&place.bucket).key(&place.key);
     let begun = request
         .checksum_algorithm(ChecksumAlgorithm::Crc64Nvme)
@@ -143,7 +142,24 @@ pub(super) async fn upload(
         .await;
     let begun =
         begun.map_err(|e| plain(Failure::of(&e, place, "begin the upload of", "s3:PutObject"), place))?;
-    let mut multipart = Multipart { id: begun.upload_id().unwrap_or_default().to_owned(), crc64nvme: 0 };
+    match begun.upload_id() {
+        Some(id) if !id.is_empty() => Ok(id.to_owned()),
+        Some(_) | None => {
+            Err(DeliverError::Unavailable(format!("the upload of {place} was begun without an id")))
+        }
+    }
+}
+
+/// Uploads everything in parts. On an error nothing is left, as far as that can be had.
+pub(super) async fn upload(
+    client: &Client,
+    place: &Place,
+    config: &S3Config,
+    target: &Target,
+    source: &mut Source,
+    begun_as: &str,
+) -> Result<Multipart, DeliverError> {
+    let mut multipart = Multipart::begun(begun_as);
     match parts(client, place, config, target, source, &multipart.id).await {
         Ok(crc64nvme) => {
             multipart.crc64nvme = crc64nvme;
@@ -251,7 +267,7 @@ pub(super) async fn abort_all(
             let begun = upload.initiated().map(aws_sdk_s3::primitives::DateTime::secs);
             let old = before.is_none_or(|before| begun.is_some_and(|begun| begun < before));
             if let (true, Some(id)) = (old, upload.upload_id()) {
-                Multipart { id: id.to_owned(), crc64nvme: 0 }.abort(client, place).await?;
+                Multipart::begun(id).abort(client, place).await?;
             }
         }
         if page.is_truncated() != Some(true) {

@@ -80,8 +80,12 @@ impl Bucket {
 
     /// Uploads in parts under a key that were neither completed nor aborted.
     async fn unfinished(&self, key: &str) -> usize {
+        self.unfinished_ids(key).await.len()
+    }
+
+    async fn unfinished_ids(&self, key: &str) -> Vec<String> {
         let listed = self.operator.list_multipart_uploads().bucket(&self.name).prefix(key).send().await;
-        listed.unwrap().uploads().len()
+        listed.unwrap().uploads().iter().filter_map(|upload| upload.upload_id().map(str::to_owned)).collect()
     }
 
     /// As a destination, with its secrets in the data directory of `house`.
@@ -141,6 +145,7 @@ impl Load {
             sha256: Sha256::of(bytes),
             replace: Replace::Nothing,
             upload: upload.upload_id,
+            begun_as: None,
             content_type: Some(ContentType {
                 mime: "application/edifact".to_owned(),
                 label: "edifact".to_owned(),
@@ -154,7 +159,8 @@ impl Load {
 
     async fn stage(&self, house: &House, s3: &S3) -> Result<Staged, DeliverError> {
         let mut source = Source::open(&house.backends, &self.upload, Failpoints::default()).await?;
-        s3.stage(&self.target, &mut source).await
+        let target = Target { begun_as: s3.begin(&self.target).await?, ..self.target.clone() };
+        s3.stage(&target, &mut source).await
     }
 
     async fn deliver(&self, house: &House, s3: &S3) -> Result<Option<Proof>, DeliverError> {

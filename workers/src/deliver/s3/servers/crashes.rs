@@ -26,6 +26,12 @@ async fn a_crash_at_any_point_leaves_one_right_copy() {
             let bytes = content(size, 5);
             let newer = house.accept(&name, &bytes).await;
             let paused = within(paused).await.unwrap();
+            let held = house.upload(newer.upload_id).await;
+            let (state, begun_as) = (held.deliveries[0].state, &held.deliveries[0].begun_as);
+            if kind == "large" && point == failpoint::WRITING {
+                let unfinished = bucket.unfinished_ids(&key).await;
+                assert_eq!((state, begun_as.iter().cloned().collect()), (DeliveryState::Staging, unfinished));
+            }
             crew.crash().await;
             drop(paused);
             let crew = house.work_with(bucket.setup(&house)).await;
@@ -33,6 +39,7 @@ async fn a_crash_at_any_point_leaves_one_right_copy() {
             assert_eq!(done.deliveries[0].state, DeliveryState::Delivered, "{kind} {point}");
             assert!(bucket.bytes(&key).await == bytes, "{kind} {point}");
             assert_eq!(bucket.unfinished(&key).await, 0, "{kind} {point}");
+            assert_eq!(done.deliveries[0].begun_as, None, "{kind} {point}");
             let events = house.events(newer.upload_id, "upload.delivered").await;
             let expected = ["upload.received.v1", "delivery.succeeded.v1", "upload.delivered.v1"];
             assert_eq!(events, expected, "{kind} {point}");
@@ -71,8 +78,14 @@ async fn the_next_worker_finds_out_how_far_it_went() {
         (Load::new(&house, "left", &bytes).await, Load::new(&house, "left.bak", &bytes).await);
     left.stage(&house, &s3).await.unwrap();
     let kept = longer.stage(&house, &s3).await.unwrap();
-    other.discard_later(&left.target, 1..2).await.unwrap();
-    assert_eq!(bucket.unfinished("in/left").await, 1, "it may be a later delivery's");
+    let named = Target { begun_as: s3.begin(&left.target).await.unwrap(), ..left.target.clone() };
+    assert_eq!(bucket.unfinished("in/left").await, 2);
+    other.discard_later(&named, 1..2).await.unwrap();
+    assert_eq!(
+        bucket.unfinished("in/left").await,
+        1,
+        "the one the record names; the other may be a later delivery's"
+    );
     other.discard(&left.target, 1..2).await.unwrap();
     assert_eq!(bucket.unfinished("in/left").await, 0);
     other.finish(&longer.target, &kept).await.unwrap();
