@@ -345,10 +345,14 @@ async fn a_file_delivered_long_ago_stays_if_a_client_opens_it_to_change_it_and_w
     client.stat("/upload/a").await.refused(2);
     let handle = client.open("/upload/a", WRITE).await.handle();
     assert!(client.close(&handle).await.ok().contains("stays"));
-    assert_eq!(gate.states().await, [("/upload/a".to_owned(), 1, UploadState::Processed)]);
+    let accepted = gate.uploads().await.into_iter().filter(|upload| upload.state.is_accepted());
+    assert_eq!(
+        accepted.map(|upload| (upload.version, upload.state)).collect::<Vec<_>>(),
+        [(1, UploadState::Processed)]
+    );
     // Who makes a file there means a new one.
     client.put("/upload/a", b"").await.ok();
-    assert_eq!(gate.upload_at("/upload/a", UploadState::Committed).await.version, 2);
+    assert_eq!(gate.upload_at("/upload/a", UploadState::Committed).await.version, 3);
 }
 
 #[tokio::test]
