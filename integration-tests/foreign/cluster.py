@@ -17,6 +17,7 @@ import os
 import sys
 import urllib.error
 import urllib.request
+from datetime import datetime, timedelta, timezone
 from urllib.parse import quote, urlsplit
 
 import boto3
@@ -24,7 +25,7 @@ import hvac
 import pika
 import pymongo
 from azure.core.exceptions import ResourceNotFoundError
-from azure.storage.blob import BlobServiceClient
+from azure.storage.blob import BlobServiceClient, generate_container_sas
 from botocore.config import Config
 from bson.decimal128 import Decimal128
 
@@ -87,6 +88,13 @@ def prepare(name, ed25519, rsa):
     make_virtual_host(name)
     container(name).create_container()
     s3().create_bucket(Bucket=name)
+
+
+def sas(name):
+    """What an account key would not give: Dropgate's own are for https only, and Azurite is behind a relay that ends TLS."""
+    return generate_container_sas(
+        os.environ["DROPGATE_TEST_AZURE_ACCOUNT"], name, os.environ["DROPGATE_TEST_AZURE_KEY"], permission="rcwdl",
+        expiry=datetime.now(timezone.utc) + timedelta(hours=1), protocol="https,http")
 
 
 def wipe(name):
@@ -201,7 +209,7 @@ def evidence(name):
 
 def main():
     command, *names = sys.argv[1:]
-    does = {"prepare": prepare, "wipe": wipe, "remove": remove, "rest": rest, "evidence": evidence}[command]
+    does = {"prepare": prepare, "sas": sas, "wipe": wipe, "remove": remove, "rest": rest, "evidence": evidence}[command]
     json.dump(does(*names), sys.stdout)
 
 

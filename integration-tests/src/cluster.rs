@@ -4,8 +4,10 @@
 
 mod detour;
 mod foreign;
+mod tls;
 
 pub use detour::Detour;
+pub use tls::Tls;
 
 use crate::{
     chaos::{ACCOUNTS, Shared},
@@ -49,6 +51,21 @@ impl Cluster {
         let foreign = Foreign::prepare(HostKeys::shared()?).await?;
         let config = config(&foreign)?;
         let setup = Setup::default().config(detour.map_or(config.clone(), |detour| detour.applied(&config)));
+        Self::of(foreign, &setup, gateways, workers).await
+    }
+
+    /// [`Self::start`] with every server behind TLS.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn start_over(tls: &Tls, gateways: usize, workers: usize) -> Result<Self> {
+        let foreign = Foreign::prepare(HostKeys::shared()?).await?;
+        let sas = foreign.sas().await?;
+        let setup = Setup { env: tls.env(sas), ..Setup::default() }.config(tls.applied(&config(&foreign)?));
+        Self::of(foreign, &setup, gateways, workers).await
+    }
+
+    async fn of(foreign: Foreign, setup: &Setup, gateways: usize, workers: usize) -> Result<Self> {
         let mut cluster =
             Self { gateways: vec![], workers: vec![], ops: None, foreign, addresses: vec![], wiped: false };
         for number in 0..gateways {

@@ -76,6 +76,11 @@ impl Foreign {
         &self.name
     }
 
+    /// A SAS of the container that may be used with and without TLS.
+    pub(super) async fn sas(&self) -> Result<String> {
+        self.run("sas", &[]).await
+    }
+
     pub(super) async fn wipe_broker(&self) -> Result<()> {
         self.run::<Value>("wipe", &[]).await.map(|_| ())
     }

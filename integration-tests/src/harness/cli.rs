@@ -52,6 +52,8 @@ pub struct Cli {
     pub data_dir: PathBuf,
     /// Given as `--config`, if set.
     pub config: Option<PathBuf>,
+    /// More environment.
+    pub env: Vec<(String, String)>,
 }
 
 impl Cli {
@@ -70,6 +72,7 @@ impl Cli {
         if let Some(config) = &self.config {
             command.arg("--config").arg(config);
         }
+        command.envs(self.env.iter().cloned());
         Ok(command)
     }
 

@@ -157,7 +157,7 @@ impl Gate {
         let scratch = Scratch::new(setup.medium)?;
         let config = scratch.join("dropgate.toml");
         std::fs::write(&config, &setup.config)?;
-        let cli = Cli { data_dir: scratch.join("data"), config: Some(config) };
+        let cli = Cli { data_dir: scratch.join("data"), config: Some(config), env: setup.env.clone() };
         let gate = Self {
             scratch,
             cli,

@@ -6,6 +6,8 @@ mod consumers;
 mod degradation;
 #[cfg(test)]
 mod resume;
+#[cfg(test)]
+mod tls;
 
 use anyhow::{Context as _, Result, ensure};
 use dropgate_integration_tests::{

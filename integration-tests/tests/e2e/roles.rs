@@ -167,8 +167,11 @@ async fn an_embedded_data_directory_with_undelivered_uploads_is_not_left_for_a_c
     }
     gate.terminate().await?;
     // The config of a cluster as it is shipped; none of its servers is there, nor any of the secrets it names.
-    let cluster =
-        Cli { data_dir: gate.data().to_owned(), config: Some(workspace()?.join("config/cluster.toml")) };
+    let cluster = Cli {
+        data_dir: gate.data().to_owned(),
+        config: Some(workspace()?.join("config/cluster.toml")),
+        env: Vec::new(),
+    };
     for role in ["gateway", "worker", "ops"] {
         let refused = cluster.try_run(&[role], b"").await?;
         let said = &refused.stderr;
