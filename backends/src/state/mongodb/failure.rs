@@ -34,6 +34,9 @@ impl From<Error> for OpenFailure {
             (_, Some(UNAUTHORIZED)) => "give the user the role readWrite on this database",
             (ErrorKind::Authentication { .. }, _) => login,
             (ErrorKind::ServerSelection { .. }, _) if what.to_lowercase().contains("authentication") => login,
+            (ErrorKind::ServerSelection { .. } | ErrorKind::Io(_), _) if what.contains("certificate") => {
+                "name the authority that signed the server's certificate with tlsCAFile in the URI, and the server by a name in it"
+            }
             (ErrorKind::ServerSelection { .. } | ErrorKind::DnsResolve { .. } | ErrorKind::Io(_), _) => {
                 "start the server, or correct the address in the URI"
             }
