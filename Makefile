@@ -91,7 +91,7 @@ test-full: check ## everything, the long tests included
 	@DROPGATE_MODEL_SEQUENCES=20000 scripts/timed 'the tree, longer' \
 		$(CARGO) test --locked $(TESTED) --test sftp the_tree_agrees_with_a_simple_reference
 	@scripts/timed fuzzing $(MAKE) --no-print-directory fuzz
-	@$(UNDER_TEST) DROPGATE_CLUSTER_UPLOADS=500 scripts/timed 'a cluster, longer' scripts/services run -- \
+	@$(UNDER_TEST) DROPGATE_CLUSTER_UPLOADS=2000 scripts/timed 'a cluster, longer' scripts/services run -- \
 		$(CARGO) test --locked $(TESTED) --test cluster -- --test-threads=1 --include-ignored
 
 clients: program ## every client through every case; with UPDATE_CLIENTS=1 docs/clients.md is written anew

@@ -65,6 +65,7 @@ impl Relay {
         let logged: Vec<Notify> =
             std::iter::repeat_with(Notify::new).take(1 + self.backends.subscribers.len()).collect();
         let Some((publisher, others)) = logged.split_first() else { return };
+        let fresh = event::Fresh::default();
         let stopped = CancellationToken::new();
         let lane = |name| Lane::new(name, signals.subscribe(), stopped.clone());
         let lead = async {
@@ -81,11 +82,16 @@ impl Relay {
             lead,
             futures::future::join_all(subscribers),
             lane("jobs").run(job::Ringing(&self.backends)),
-            lane("event log").run(event::Logging { backends: &self.backends, logged: &logged }),
+            lane("event log").run(event::Logging {
+                backends: &self.backends,
+                logged: &logged,
+                fresh: &fresh,
+            }),
             lane("events").run(event::Publishing {
                 backends: &self.backends,
                 logged: publisher,
                 progress: event::Progress::default(),
+                fresh: &fresh,
             }),
             lane("supersede").run(supersede::Superseding { state: &self.backends.state, node: &self.node }),
         );

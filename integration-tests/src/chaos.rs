@@ -130,7 +130,8 @@ impl Shared {
     }
 
     /// How many uploads were acknowledged so far.
-    pub(crate) fn acknowledged(&self) -> usize {
+    #[must_use]
+    pub fn acknowledged(&self) -> usize {
         self.ledger.lines().iter().filter(|l| l.is_acknowledged()).count()
     }
 

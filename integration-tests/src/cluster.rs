@@ -241,6 +241,12 @@ impl Load {
         self.shared.acknowledged()
     }
 
+    /// What the clients write down; a test may add uploads of its own.
+    #[must_use]
+    pub fn ledger(&self) -> &Ledger {
+        self.shared.ledger()
+    }
+
     /// Lets the clients finish, and gives out their ledger.
     ///
     /// # Errors

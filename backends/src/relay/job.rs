@@ -3,6 +3,7 @@
 use super::{
     BATCH,
     lane::{Step, Work},
+    ring::is_fresh,
 };
 use crate::{Backends, observe::Counter, queue::QueueError, state::StateError};
 use async_trait::async_trait;
@@ -11,6 +12,9 @@ use dropgate_schemas::{
     job::Job,
     time::Timestamp,
 };
+
+/// More fresh commits than wait at a time to be marked by those who rang for them.
+const FRESH: usize = 512;
 
 /// The lane that rings.
 pub(super) struct Ringing<'a>(pub(super) &'a Backends);
@@ -46,7 +50,14 @@ pub(super) fn job_of(entry: &OutboxEntry) -> Option<Job> {
 
 /// Rings for what is due. A bell that was rung but could not be marked is rung again.
 pub(super) async fn step(backends: &Backends) -> Result<Step, JobLaneError> {
-    let due = backends.state.outbox_due(OutboxKind::Job, Timestamp::now(), BATCH).await?;
+    let now = Timestamp::now();
+    // Where others ring too, their fresh commits must not hide what waits behind them.
+    let limit = if backends.queue.wants_ringing() { FRESH + BATCH } else { BATCH };
+    let mut due = backends.state.outbox_due(OutboxKind::Job, now, limit).await?;
+    let found = due.len();
+    if backends.queue.wants_ringing() {
+        due.retain(|entry| !is_fresh(entry, now));
+    }
     if due.is_empty() {
         return Ok(Step::Rest);
     }
@@ -55,5 +66,5 @@ pub(super) async fn step(backends: &Backends) -> Result<Step, JobLaneError> {
     Counter::JobsPublished.add(jobs.len() as u64);
     let ids: Vec<_> = due.iter().map(|entry| entry.id).collect();
     backends.state.outbox_done(&ids).await?;
-    Ok(Step::after(due.len(), BATCH))
+    Ok(Step::after(found, limit))
 }

@@ -2,36 +2,69 @@
 
 use super::{BATCH, job::job_of};
 use crate::{Backends, observe::Counter};
-use dropgate_schemas::{change::OutboxEntry, job::Job};
-use tokio::sync::mpsc;
+use dropgate_schemas::{
+    change::{OutboxEntry, OutboxMessage},
+    id::OutboxId,
+    job::{Job, Work},
+    time::Timestamp,
+};
+use std::time::Duration;
+use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
+
+/// What was rung for is marked together after so long, for by then a relay has put it where marking is cheap;
+const MARKED: Duration = Duration::from_secs(2);
+/// or once so many wait for it.
+const MARKED_AT_ONCE: usize = 64;
+/// The relay leaves what is due to be routed for so long to whoever committed it.
+const LEFT: Duration = Duration::from_secs(6);
 
 /// Rings for the jobs among `entries` that are due at once, and marks them. What fails is left to the relay: it loses
 /// nothing but time.
 pub async fn ring(backends: &Backends, entries: &[OutboxEntry]) {
-    ring_all(backends, &jobs(entries)).await;
+    let rung = ring_all(backends, &jobs(entries)).await;
+    mark(backends, &rung).await;
 }
 
 fn jobs(entries: &[OutboxEntry]) -> Vec<Job> {
     entries.iter().filter(|entry| entry.not_before.is_none()).filter_map(job_of).collect()
 }
 
-async fn ring_all(backends: &Backends, jobs: &[Job]) {
+/// Rings, and says what for.
+async fn ring_all(backends: &Backends, jobs: &[Job]) -> Vec<OutboxId> {
     if jobs.is_empty() {
-        return;
+        return Vec::new();
     }
-    let ids: Vec<_> = jobs.iter().map(|job| job.entry).collect();
-    let rung = backends.queue.publish(jobs).await.map_err(|e| e.to_string());
-    let marked = match rung {
+    match backends.queue.publish(jobs).await {
         Ok(()) => {
             Counter::JobsPublished.add(jobs.len() as u64);
-            backends.state.outbox_done(&ids).await.map_err(|e| e.to_string())
+            jobs.iter().map(|job| job.entry).collect()
         }
-        Err(error) => Err(error),
-    };
-    if let Err(error) = marked {
-        tracing::debug!(error, jobs = jobs.len(), "could not ring for own commits; the relay will");
+        Err(error) => {
+            tracing::debug!(%error, jobs = jobs.len(), "could not ring for own commits; the relay will");
+            Vec::new()
+        }
     }
+}
+
+async fn mark(backends: &Backends, rung: &[OutboxId]) {
+    if rung.is_empty() {
+        return;
+    }
+    if let Err(error) = backends.state.outbox_done(rung).await {
+        tracing::debug!(%error, jobs = rung.len(), "could not mark what was rung for; the relay rings again");
+    }
+}
+
+/// Whether a job was committed so lately that whoever committed it may be about to ring for it. A host whose clock is
+/// ahead is not waited for.
+pub(super) fn is_fresh(entry: &OutboxEntry, now: Timestamp) -> bool {
+    let routes = matches!(entry.message, OutboxMessage::Job { work: Work::Route });
+    // Its id tells when it was made.
+    let made = entry.id.uuid().get_timestamp().map(|at| at.to_unix());
+    let made = made.and_then(|(seconds, _)| i64::try_from(seconds).ok()?.checked_mul(1_000));
+    let left = Timestamp::from_millis(made.unwrap_or_default()).plus(LEFT);
+    routes && entry.not_before.is_none() && now < left && left.since(now) <= LEFT
 }
 
 /// A bell that a gateway or worker pulls after each of its commits without waiting. Cheap to clone.
@@ -53,10 +86,34 @@ impl Ringer {
         let backends = backends.clone();
         let (waiting, mut asked) = mpsc::channel::<Vec<Job>>(1024);
         tokio::spawn(async move {
-            let mut batch = Vec::new();
-            while let Some(1..) = shutdown.run_until_cancelled(asked.recv_many(&mut batch, BATCH)).await {
-                let jobs: Vec<Job> = batch.drain(..).flatten().collect();
-                ring_all(&backends, &jobs).await;
+            let (mut batch, mut rung, mut due) = (Vec::new(), Vec::new(), None);
+            loop {
+                let marking = async {
+                    match due {
+                        Some(at) => tokio::time::sleep_until(at).await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    biased;
+                    () = shutdown.cancelled() => break,
+                    () = marking => {
+                        mark(&backends, &std::mem::take(&mut rung)).await;
+                        due = None;
+                    }
+                    asked = asked.recv_many(&mut batch, BATCH) => {
+                        if asked == 0 {
+                            break;
+                        }
+                        let jobs: Vec<Job> = batch.drain(..).flatten().collect();
+                        rung.extend(ring_all(&backends, &jobs).await);
+                        if rung.len() >= MARKED_AT_ONCE {
+                            due = Some(Instant::now());
+                        } else if !rung.is_empty() {
+                            due.get_or_insert_with(|| Instant::now() + MARKED);
+                        }
+                    }
+                }
             }
         });
         Self { waiting: Some(waiting) }

@@ -93,12 +93,12 @@ async fn audit(backends: &Backends, upload: UploadId) -> Vec<AuditEntry> {
 
 /// Every lane's step until none has anything to do, as often as one fails up to `failures` times. False if it gave up.
 async fn drain(backends: &Backends, mut failures: usize) -> bool {
-    let mut progress = event::Progress::default();
+    let (mut progress, fresh) = (event::Progress::default(), event::Fresh::default());
     loop {
         let results = [
             job::step(backends).await.map_err(|e| e.to_string()),
             event::log_step(backends).await.map(|(_, next)| next).map_err(|e| e.to_string()),
-            event::publish_step(backends, &mut progress, 1).await.map_err(|e| e.to_string()),
+            event::publish_step(backends, &mut progress, &fresh, 1).await.map_err(|e| e.to_string()),
             supersede::step(&backends.state, "test/worker").await.map_err(|e| e.to_string()),
         ];
         let failed = results.iter().filter(|r| r.is_err()).count();
@@ -108,7 +108,7 @@ async fn drain(backends: &Backends, mut failures: usize) -> bool {
         failures -= failed;
         let open = backends.state.backlog().await.map(|b| b.outbox);
         if failed == 0 && matches!(open, Ok(0)) && results.iter().all(|r| r == &Ok(lane::Step::Rest)) {
-            let last = event::publish_step(backends, &mut progress, 1).await;
+            let last = event::publish_step(backends, &mut progress, &fresh, 1).await;
             if matches!(last, Ok(lane::Step::Rest)) {
                 return true;
             }

@@ -314,7 +314,7 @@ pub struct Lifecycle(pub(crate) Arc<SessionControl>);
 
 impl Lifecycle {
     /// Marks the session as busy (an open upload, a commit in flight) until the guard drops. A draining server ends
-    /// sessions that are not busy at once and gives the others time.
+    /// sessions that are not busy at once, and the others as soon as they are done.
     #[must_use]
     pub fn busy(&self) -> BusyGuard {
         self.0.busy.fetch_add(1, Ordering::AcqRel);
@@ -344,6 +344,10 @@ pub struct BusyGuard(Arc<SessionControl>);
 
 impl Drop for BusyGuard {
     fn drop(&mut self) {
-        self.0.busy.fetch_sub(1, Ordering::AcqRel);
+        let was = self.0.busy.fetch_sub(1, Ordering::AcqRel);
+        // Not left to the next look: a client that sends one file after the other is idle for moments only.
+        if was == 1 && self.0.draining.is_cancelled() {
+            self.0.close(CloseReason::ShuttingDown);
+        }
     }
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use dropgate_gateway::ssh::{
-    BusyGuard, ChannelEngine, EndReason, EngineClosed, EngineContext, EngineFactory, Outbox, SessionInfo,
+    BusyGuard, ChannelEngine, EndReason, EngineClosed, EngineContext, EngineFactory, Lifecycle, Outbox,
+    SessionInfo,
 };
 use tokio::sync::{Notify, Semaphore};
 
@@ -24,6 +25,8 @@ pub(crate) enum Behaviour {
     Refuse,
     /// Says busy until the gate opens, answers after that; takes the gate at the end, too.
     BusyUntilGate,
+    /// The same, and busy again the moment it has answered, as with a client that sends one file after the other.
+    BusyAgain,
     /// Answers enough SFTP for `sftp put`, each WRITE after waiting.
     SftpSink(Duration),
 }
@@ -73,13 +76,15 @@ impl EngineFactory for Factory {
         self.0.opened.fetch_add(1, Ordering::SeqCst);
         self.0.live.fetch_add(1, Ordering::SeqCst);
         self.0.sessions.lock().unwrap().push(Arc::clone(&context.session));
-        let busy = (self.0.behaviour == Behaviour::BusyUntilGate).then(|| context.lifecycle.busy());
+        let busy = matches!(self.0.behaviour, Behaviour::BusyUntilGate | Behaviour::BusyAgain)
+            .then(|| context.lifecycle.busy());
         self.0.changed.notify_waiters();
         Box::new(Engine {
             shared: Arc::clone(&self.0),
             outbox: context.outbox,
             ended: false,
             busy,
+            lifecycle: context.lifecycle,
             frames: Vec::new(),
         })
     }
@@ -90,6 +95,7 @@ struct Engine {
     outbox: Outbox,
     ended: bool,
     busy: Option<BusyGuard>,
+    lifecycle: Lifecycle,
     frames: Vec<u8>,
 }
 
@@ -119,6 +125,13 @@ impl ChannelEngine for Engine {
                 self.shared.gate.acquire().await.unwrap().forget();
                 let answered = self.outbox.push(bytes).map_err(|_| EngineClosed);
                 self.busy = None;
+                answered
+            }
+            Behaviour::BusyAgain => {
+                self.shared.gate.acquire().await.unwrap().forget();
+                let answered = self.outbox.push(bytes).map_err(|_| EngineClosed);
+                self.busy = None;
+                self.busy = Some(self.lifecycle.busy());
                 answered
             }
             Behaviour::SftpSink(pause) => self.sftp(bytes, pause).await,

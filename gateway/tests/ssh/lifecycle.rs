@@ -76,6 +76,25 @@ async fn shutdown_ends_idle_sessions_at_once_and_lets_busy_ones_finish() {
 }
 
 #[tokio::test]
+async fn shutdown_does_not_wait_for_what_a_client_begins_after_it() {
+    let server = Server::start(Behaviour::BusyAgain).await;
+    let client = server.logged_in().await;
+    let mut channel = server.sftp_channel(&client).await;
+    channel.data(&b"commit me"[..]).await.unwrap();
+    server.engines_until("feeding", |engines| engines.feeding.load(Ordering::SeqCst)).await;
+    let started = Instant::now();
+    server.shutdown.cancel();
+    server.engines.gate.add_permits(1);
+    assert!(
+        matches!(channel.wait().await, Some(ChannelMsg::Data { data }) if data == "commit me"),
+        "the answer to what was accepted is delivered before the end"
+    );
+    assert_eq!(server.end_of_connection().await, CloseReason::ShuttingDown);
+    server.stop().await;
+    assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
 async fn shutdown_does_not_wait_for_ever() {
     let server = Server::start_with(Behaviour::BusyUntilGate, |config| config.drain_seconds = 1).await;
     let client = server.logged_in().await;

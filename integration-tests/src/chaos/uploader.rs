@@ -16,6 +16,9 @@ use std::{
 /// So many names are used over and over, so that versions pile up on some.
 const NAMES: usize = 12;
 
+/// How long a client waits before it tries again what was refused.
+const AFTER_REFUSAL: Duration = Duration::from_millis(250);
+
 pub(super) struct Uploader {
     shared: Arc<Shared>,
     login: Login,
@@ -55,7 +58,11 @@ impl Uploader {
                 let line = self.shared.ledger.begin(&self.login.user, &path, &data)?;
                 match self.upload(&mut raw, &path, &data).await {
                     Ok(End::Acknowledged) => self.shared.ledger.acknowledge(line)?,
-                    Ok(End::Refused(text)) => self.note(&text),
+                    Ok(End::Refused(text)) => {
+                        self.note(&text);
+                        // As every client does, or one that is refused at once would do nothing but ask.
+                        tokio::time::sleep(AFTER_REFUSAL).await;
+                    }
                     // Killed in the middle: nothing was promised.
                     Err(_) => break,
                 }

@@ -8,7 +8,7 @@ use super::{
     shop::Shop,
 };
 use crate::failpoint;
-use dropgate_backends::{StateError, UploadQuery, observe::Gauge};
+use dropgate_backends::{StateError, UploadQuery, observe::Gauge, state::UploadOrder};
 use dropgate_schemas::{
     delivery::{Delivery, DeliveryState},
     time::Timestamp,
@@ -109,6 +109,7 @@ async fn turn(shop: &Shop, upload: &Upload, delivery: &Delivery) -> Result<Turn,
         account: Some(upload.account.clone()),
         path: Some(upload.path.clone()),
         states: vec![UploadState::Committed, UploadState::Delivering],
+        order: UploadOrder::ByVersion,
         limit: VERSIONS,
         ..UploadQuery::default()
     };

@@ -1,6 +1,7 @@
 //! The log of events: one numbering for all, one for each partner, both without a gap. The unique indexes give the numbers:
 //! whoever finds the next one taken reads again and takes the one after it. A batch is inserted in order and stops at the
-//! first failure, so what was inserted of it has no gap either.
+//! first failure, so what was inserted of it has no gap either. Mostly one process appends, and goes on from the numbers that
+//! it gave last.
 
 use super::{
     MOST,
@@ -16,7 +17,22 @@ use mongodb::{
     bson::{Document, doc},
     options::ReadConcern,
 };
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+/// The last numbers that this process gave, for as long as nobody else appended.
+#[derive(Default)]
+pub(super) struct Ends(Mutex<Option<Last>>);
+
+struct Last {
+    position: u64,
+    sequences: HashMap<String, u64>,
+}
+
+/// Partners whose last numbers are remembered at most; over that all are looked for again.
+const PARTNERS: usize = 10_000;
 
 /// Digits of a sequence number.
 const DIGITS: usize = 20;
@@ -58,8 +74,12 @@ async fn try_append(
     logged: &mut HashMap<EventId, LoggedEvent>,
 ) -> Outcome<()> {
     known(db, events, logged).await?;
-    let mut position = last(db, &db.event_log).await?;
-    let mut sequences: HashMap<&str, u64> = HashMap::new();
+    // Put back once what goes on from it is there: somebody else's events make the insertion fail, and all is looked for.
+    let ends = lock(&db.log_ends).take();
+    let Last { mut position, mut sequences } = match ends {
+        Some(last) => last,
+        None => Last { position: last(db, &db.event_log).await?, sequences: HashMap::new() },
+    };
     let mut fresh: HashMap<EventId, LoggedEvent> = HashMap::new();
     let mut rows = Vec::new();
     for event in events {
@@ -71,7 +91,7 @@ async fn try_append(
             Some(last) => last + 1,
             None => last_of(db, partner).await? + 1,
         };
-        sequences.insert(partner, sequence);
+        sequences.insert(partner.to_owned(), sequence);
         position += 1;
         let event = Event { sequence: format!("{sequence:0DIGITS$}"), ..event.clone() };
         rows.push(doc! {
@@ -84,13 +104,21 @@ async fn try_append(
         fresh.insert(event.id, LoggedEvent { position, event });
     }
     if rows.is_empty() {
+        *lock(&db.log_ends) = Some(Last { position, sequences });
         return Ok(());
     }
     // Durable: a position that was published must never be given to another event.
     let insert = db.event_log.insert_many(rows).ordered(true).write_concern(durable());
     db.command(insert.into_future()).await?;
     logged.extend(fresh);
+    if sequences.len() <= PARTNERS {
+        *lock(&db.log_ends) = Some(Last { position, sequences });
+    }
     Ok(())
+}
+
+fn lock(ends: &Ends) -> MutexGuard<'_, Option<Last>> {
+    ends.0.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Those of the events that are in the log, with their numbers.

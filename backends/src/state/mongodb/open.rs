@@ -1,7 +1,7 @@
 //! Connecting, and what all parts of the adapter share: the collections, the watch, and the limits of every call.
 
 use super::{
-    collections as names,
+    collections as names, events,
     failure::OpenFailure,
     fault::{Fault, Outcome},
     placing::Placing,
@@ -60,6 +60,7 @@ pub(super) struct Database {
     pub(super) key_reservations: Collection<Document>,
     pub(super) watch: Watch,
     pub(super) placing: Placing,
+    pub(super) log_ends: events::Ends,
     /// Longest time for one call.
     budget: Duration,
     /// Longest time for one command: half of it, so that there is time to find out what became of it.
@@ -112,6 +113,7 @@ impl Database {
             key_reservations: collection(names::KEY_RESERVATIONS),
             watch: Watch::start(collection(names::PULSES), budget / 2),
             placing: Placing::default(),
+            log_ends: events::Ends::default(),
             client,
             budget,
             attempt: budget / 2,

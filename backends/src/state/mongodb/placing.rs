@@ -24,7 +24,7 @@ use std::{
         Arc, Weak,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 use tokio::sync::{Mutex, Notify};
 use tokio_util::sync::CancellationToken;
@@ -33,9 +33,11 @@ use tokio_util::sync::CancellationToken;
 const BATCH: usize = 100;
 /// Most batches of one pass: far more than ever wait, so that it ends even where others write faster.
 const BATCHES: usize = 1_000;
-/// How long after a change of its own a process places in passing, more or less, so that not all of them do it at once. Where
-/// a relay runs, it was faster.
-const IN_PASSING: Duration = Duration::from_secs(2);
+/// How long after a change of its own a process places in passing, more or less, so that not all of them do it at once.
+const IN_PASSING: Duration = Duration::from_secs(8);
+/// What is placed in passing is so old: where a relay runs, it is about to place what is newer, and two that place the same
+/// get in each other's way. Shorter than any wait for it.
+const LEFT: Duration = Duration::from_secs(3);
 /// Pause after a failure.
 const AFTER_FAILURE: Duration = Duration::from_secs(2);
 
@@ -81,14 +83,34 @@ impl Placing {
             return Ok(());
         }
         let begun = Instant::now();
-        for _ in 0..BATCHES {
-            if !db.insist(|| batch(db)).await? {
-                break;
-            }
-        }
+        all(db, doc! { "$gt": "" }).await?;
         *finished = Some(begun);
         Ok(())
     }
+
+    /// Places what nobody has placed for a while.
+    async fn place_what_is_left(&self, db: &Database) -> Result<(), StateError> {
+        let _turn = self.finished.lock().await;
+        all(db, doc! { "$gt": "", "$lt": token_of(SystemTime::now() - LEFT) }).await
+    }
+}
+
+/// Places the entries of all documents whose token is among these.
+async fn all(db: &Database, tokens: Document) -> Result<(), StateError> {
+    let tokens = &tokens;
+    for _ in 0..BATCHES {
+        if !db.insist(|| batch(db, tokens)).await? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The least token that a write can have at this moment: tokens begin with the time at which they were made.
+fn token_of(moment: SystemTime) -> String {
+    let since = moment.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let millis = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+    uuid::Builder::from_unix_timestamp_millis(millis, &[0; 10]).into_uuid().to_string()
 }
 
 async fn in_passing(wanted: &Notify, db: &Weak<Database>) {
@@ -97,7 +119,7 @@ async fn in_passing(wanted: &Notify, db: &Weak<Database>) {
         let pause = IN_PASSING.mul_f64(rand::rng().random_range(0.5..=1.5));
         tokio::time::sleep(pause).await;
         let Some(db) = db.upgrade() else { return };
-        if let Err(error) = db.placing.place(&db).await {
+        if let Err(error) = db.placing.place_what_is_left(&db).await {
             tracing::debug!(%error, "entries were not placed in passing; whoever reads them places them");
             tokio::time::sleep(AFTER_FAILURE).await;
             db.placing.wake();
@@ -113,14 +135,14 @@ struct Holder {
 }
 
 /// Places the entries of up to [`BATCH`] documents of each kind; true if there may be more.
-async fn batch(db: &Database) -> Outcome<bool> {
+async fn batch(db: &Database, which: &Document) -> Outcome<bool> {
     let (uploads, directories, accounts, inbox, operators, pending) = tokio::try_join!(
-        holders(db, &db.uploads),
-        holders(db, &db.directories),
-        holders(db, &db.accounts),
-        holders(db, &db.inbox),
-        holders(db, &db.tokens),
-        holders(db, &db.pending),
+        holders(db, &db.uploads, which),
+        holders(db, &db.directories, which),
+        holders(db, &db.accounts, which),
+        holders(db, &db.inbox, which),
+        holders(db, &db.tokens, which),
+        holders(db, &db.pending, which),
     )?;
     let all = [&uploads, &directories, &accounts, &inbox, &operators, &pending];
     let more = all.iter().any(|some| some.len() >= BATCH);
@@ -171,9 +193,13 @@ async fn remove(db: &Database, tokens: Vec<String>) -> Outcome<()> {
     db.command(delete.into_future()).await.map(drop)
 }
 
-async fn holders(db: &Database, collection: &Collection<Document>) -> Outcome<Vec<Holder>> {
+async fn holders(
+    db: &Database,
+    collection: &Collection<Document>,
+    tokens: &Document,
+) -> Outcome<Vec<Holder>> {
     let find = collection
-        .find(doc! { "unplaced": { "$gt": "" } })
+        .find(doc! { "unplaced": tokens })
         .projection(doc! { "_id": 0, "unplaced": 1, "audit": 1, "outbox": 1 })
         .sort(doc! { "unplaced": 1 })
         .limit(integer(BATCH as u64))
@@ -231,12 +257,13 @@ async fn append(
     mut entries: Vec<Document>,
 ) -> Outcome<()> {
     let mut patience = db.patience();
+    // Passes take turns within the process; another process makes the insertion fail, and then the end is looked for from there.
+    let mut known_end = end.swap(0, Ordering::AcqRel);
     while !entries.is_empty() {
-        // Passes take turns within the process; another process makes the insertion fail, and then the end is looked for.
-        let mut position = match end.swap(0, Ordering::AcqRel) {
-            0 => last(db, to).await?,
-            known => known,
-        };
+        if known_end == 0 {
+            known_end = last(db, to).await?;
+        }
+        let mut position = known_end;
         for entry in &mut entries {
             position += 1;
             entry.insert("_id", integer(position));
@@ -253,6 +280,7 @@ async fn append(
         // Somebody took the position, or placed the entry, or part of it was done: what is left to do?
         let known = known(db, to, &entries).await?;
         entries.retain(|entry| entry.get_str("entry").is_ok_and(|id| !known.contains(id)));
+        known_end = end_after(db, to, known_end).await?;
         patience
             .wait(Fault::Unknown(match fault {
                 Fault::Duplicate(why) => format!("too many write to {} at once: {why}", to.name()),
@@ -261,7 +289,34 @@ async fn append(
             }))
             .await?;
     }
+    end.store(known_end, Ordering::Release);
     Ok(())
+}
+
+/// Positions that are looked at in one go.
+const AHEAD: u64 = 64;
+
+/// How far the positions after a known one are taken without a gap. What is not confirmed yet counts too.
+async fn end_after(db: &Database, of: &Collection<Document>, known: u64) -> Outcome<u64> {
+    let mut end = known;
+    loop {
+        let next: Vec<i64> = (1..=AHEAD).map(|ahead| integer(end.saturating_add(ahead))).collect();
+        let find = of
+            .find(doc! { "_id": { "$in": next } })
+            .projection(doc! { "_id": 1 })
+            .read_concern(ReadConcern::local())
+            .max_time(db.attempt());
+        let found: Vec<Document> = db.command(async { find.await?.try_collect().await }).await?;
+        let taken: HashSet<u64> =
+            found.iter().map(|stored| number(stored, "_id")).collect::<Result<_, _>>()?;
+        let before = end;
+        while taken.contains(&end.saturating_add(1)) {
+            end = end.saturating_add(1);
+        }
+        if end.saturating_sub(before) < AHEAD {
+            return Ok(end);
+        }
+    }
 }
 
 /// The highest position; 0 if there is none. What is not confirmed yet counts too: its number must not be given again.
@@ -289,6 +344,15 @@ async fn known(db: &Database, of: &Collection<Document>, entries: &[Document]) -
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tokens_of_later_writes_are_greater() {
+        let before = token_of(SystemTime::now());
+        let token = uuid::Uuid::now_v7().to_string();
+        let after = token_of(SystemTime::now() + Duration::from_millis(2));
+        assert!(before <= token && token < after, "{before} {token} {after}");
+        assert!(LEFT < IN_PASSING.mul_f64(0.5));
+    }
 
     #[test]
     fn entries_are_ordered_by_id_but_never_against_their_document() {

@@ -1,6 +1,6 @@
 //! Telling of changes. Within the process at once; across processes by pulses: each process has a document of its own with a
-//! counter that it raises after its changes, at most every 20 ms however many there are, and whoever waits looks at all pulses
-//! every 50 ms. No load comes from processes that change nothing and wait for nothing, and none that grows with the
+//! counter that it raises after its changes, at most every 50 ms however many there are, and whoever waits looks at all pulses
+//! as often. No load comes from processes that change nothing and wait for nothing, and none that grows with the
 //! number of changes.
 
 use super::{
@@ -26,10 +26,10 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// Shortest time between two pulses.
-const GATHER: Duration = Duration::from_millis(20);
 /// How often pulses are looked at while somebody waits.
 const POLL: Duration = Duration::from_millis(50);
+/// Shortest time between two pulses: nobody would see more of them.
+const GATHER: Duration = POLL;
 /// And how often while that fails.
 const POLL_TROUBLED: Duration = Duration::from_millis(500);
 /// More processes than any cluster has.
