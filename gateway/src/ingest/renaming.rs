@@ -141,9 +141,9 @@ impl Committer {
         entry.detail.insert("previous_path".into(), previous.to_string());
         let other = Other { previous_path: Some(previous), ..Other::about(&moved) };
         let mut outbox = vec![OutboxEntry::event(Event::about(&moved, EventBody::UploadRenamed(other)))];
-        if was_routed {
-            outbox.push(OutboxEntry::job(moved.upload_id, Work::Route));
-        }
+        let route: Vec<_> =
+            was_routed.then(|| OutboxEntry::job(moved.upload_id, Work::Route)).into_iter().collect();
+        outbox.extend(route.iter().cloned());
         outbox.extend(target.all_accepted().map(|older| OutboxEntry {
             id: OutboxId::new(),
             upload: Some(moved.upload_id),
@@ -152,6 +152,7 @@ impl Committer {
         }));
         let path = moved.path.clone();
         self.write(moved, None, vec![entry], outbox, Durability::Durable).await.map_err(conflict)?;
+        self.ring(&route);
         self.tree.remember(&path);
         Ok(RenameAnswer::Renamed)
     }
