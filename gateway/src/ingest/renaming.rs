@@ -13,7 +13,7 @@ use dropgate_schemas::{
     id::OutboxId,
     path::VirtualPath,
     time::Timestamp,
-    upload::{Grade, Upload},
+    upload::{Grade, Upload, UploadState},
 };
 use std::time::{Duration, Instant};
 
@@ -47,7 +47,12 @@ impl Committer {
         loop {
             let outcome = match self.tree.decide_rename(from, to, replace, &self.temp_names).await? {
                 RenameDecision::Nothing => return Ok(RenameAnswer::Renamed),
-                RenameDecision::WaitForClose(_) => {
+                RenameDecision::NotClosed(upload) => {
+                    if !self.is_closing(&upload) {
+                        return Err(Refusal::failure(format!(
+                            "{from} is still being uploaded: close it first"
+                        )));
+                    }
                     if Instant::now() >= deadline {
                         return Err(Refusal::failure(format!(
                             "{from} is still being closed: try again in a moment"
@@ -88,6 +93,14 @@ impl Committer {
         }
     }
 
+    /// Whether the CLOSE of an upload that its record shows as unfinished is under way, or just over.
+    fn is_closing(&self, upload: &Upload) -> bool {
+        match self.live.get(upload.upload_id) {
+            Some(file) => !file.is_open(),
+            None => upload.state == UploadState::Closing || upload.owner == Some(self.facts.instance),
+        }
+    }
+
     pub(super) async fn next_version(&self, path: &VirtualPath) -> Result<u32, Refusal> {
         Ok(self.backends.state.highest_version(&self.facts.account.name, path).await?.saturating_add(1))
     }
@@ -114,6 +127,12 @@ impl Committer {
         target: &Slot,
         request: &str,
     ) -> Result<RenameAnswer, Refusal> {
+        if upload.state == UploadState::Quarantined {
+            return Err(Refusal::failure(format!(
+                "{} is kept back for the operator and can't be renamed: upload it under the new name",
+                upload.path
+            )));
+        }
         if !upload.deliveries.is_empty() {
             return Err(Refusal::failure(format!(
                 "{} is on its way already and can't be renamed any more: upload it under the new name",
