@@ -1,7 +1,10 @@
 //! Uploads that stop before they are complete: what arrived is kept to be resumed, or given up.
 
 use super::{commit::Committer, open_file::OpenFile};
-use crate::{sftp::attrs::Attrs, vfs::Refusal};
+use crate::{
+    sftp::attrs::Attrs,
+    vfs::{Refusal, remove::being_accepted},
+};
 use dropgate_backends::StateError;
 use dropgate_schemas::{
     audit::Action,
@@ -38,6 +41,7 @@ impl Committer {
     /// If it can't be taken from that session, or the record can't be written.
     pub async fn withdraw_receiving(&self, upload: &Upload) -> Result<(), Refusal> {
         match self.live.get(upload.upload_id) {
+            Some(file) if file.is_closing() => Err(being_accepted(&upload.path)),
             Some(file) => file.withdraw(self).await,
             None => Err(Self::in_use(&upload.path)),
         }

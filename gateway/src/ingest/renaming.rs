@@ -15,7 +15,7 @@ use dropgate_schemas::{
     job::Work,
     path::VirtualPath,
     time::Timestamp,
-    upload::{Grade, Upload},
+    upload::{Grade, Upload, UploadState},
 };
 use std::time::{Duration, Instant};
 
@@ -49,7 +49,12 @@ impl Committer {
         loop {
             let outcome = match self.tree.decide_rename(from, to, replace, &self.temp_names).await? {
                 RenameDecision::Nothing => return Ok(RenameAnswer::Renamed),
-                RenameDecision::WaitForClose(_) => {
+                RenameDecision::NotClosed(upload) => {
+                    if !self.is_closing(&upload) {
+                        return Err(Refusal::failure(format!(
+                            "{from} is still being uploaded: close it first"
+                        )));
+                    }
                     if Instant::now() >= deadline {
                         return Err(Refusal::failure(format!(
                             "{from} is still being closed: try again in a moment"
@@ -90,6 +95,14 @@ impl Committer {
         }
     }
 
+    /// Whether the CLOSE of an upload that its record shows as unfinished is under way, or just over.
+    fn is_closing(&self, upload: &Upload) -> bool {
+        match self.live.get(upload.upload_id) {
+            Some(file) => !file.is_open(),
+            None => upload.state == UploadState::Closing || upload.owner == Some(self.facts.instance),
+        }
+    }
+
     pub(super) async fn next_version(&self, path: &VirtualPath) -> Result<u32, Refusal> {
         Ok(self.backends.state.highest_version(&self.facts.account.name, path).await?.saturating_add(1))
     }
@@ -117,6 +130,12 @@ impl Committer {
         target: &Slot,
         request: &str,
     ) -> Result<RenameAnswer, Refusal> {
+        if upload.state == UploadState::Quarantined {
+            return Err(Refusal::failure(format!(
+                "{} is kept back for the operator and can't be renamed: upload it under the new name",
+                upload.path
+            )));
+        }
         let unclaimed = |d: &Delivery| d.state == DeliveryState::Pending && d.epoch == 0;
         if !upload.deliveries.iter().all(unclaimed) {
             return Err(Refusal::failure(format!(

@@ -108,9 +108,7 @@ impl Tree {
                 self.withdraw(upload.clone()).await?;
                 Ok(RemoveDecision::Removed)
             }
-            Some(upload) if upload.state == UploadState::Closing => {
-                Err(Refusal::failure(format!("{path} is just being accepted: try again in a moment")))
-            }
+            Some(upload) if upload.state == UploadState::Closing => Err(being_accepted(path)),
             Some(_) => Err(Refusal::denied(format!(
                 "{path} was accepted and can't be removed; to replace it, upload it again"
             ))),
@@ -212,4 +210,9 @@ impl Tree {
 
 fn shown(slot: &Slot) -> Option<&Upload> {
     slot.shown_in_upload()
+}
+
+/// The answer to a REMOVE of an upload whose CLOSE is under way.
+pub(crate) fn being_accepted(path: &VirtualPath) -> Refusal {
+    Refusal::failure(format!("{path} is just being accepted: try again in a moment"))
 }

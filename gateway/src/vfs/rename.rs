@@ -31,8 +31,8 @@ pub enum RenameDecision {
     Nothing,
     /// The version that would be replaced is being delivered: wait a moment, then ask again.
     WaitForDelivery,
-    /// The source is being closed: wait for it, then ask again.
-    WaitForClose(Box<Upload>),
+    /// The source is still received. If its CLOSE is under way, wait for that, then ask again.
+    NotClosed(Box<Upload>),
 }
 
 impl Tree {
@@ -89,10 +89,8 @@ impl Tree {
         let upload = Box::new(upload.clone());
         let to_temp = temp_names.is_temp(to.name_key());
         match upload.state {
-            UploadState::Closing => Ok(RenameDecision::WaitForClose(upload)),
-            UploadState::Receiving => {
-                Err(Refusal::failure(format!("{from} is still being uploaded: close it first")))
-            }
+            // Of a small file the record does not say that its CLOSE came: whoever receives it knows.
+            UploadState::Closing | UploadState::Receiving => Ok(RenameDecision::NotClosed(upload)),
             UploadState::Partial => {
                 Err(Refusal::failure(format!("{from} is not complete: resume it, or upload it again")))
             }

@@ -208,17 +208,19 @@ impl ReplySink for Sink {
 }
 
 impl Sink {
+    fn take_packet(&self) -> Option<Vec<u8>> {
+        let mut bytes = self.bytes.lock().unwrap();
+        let length = u32::from_be_bytes(*bytes.first_chunk()?) as usize;
+        assert!(bytes.len() >= 4 + length, "replies are whole packets");
+        let packet = bytes[4..4 + length].to_vec();
+        bytes.drain(..4 + length);
+        Some(packet)
+    }
+
     async fn next_packet(&self) -> Vec<u8> {
         loop {
-            {
-                let mut bytes = self.bytes.lock().unwrap();
-                if bytes.len() >= 4 {
-                    let length = u32::from_be_bytes(bytes[..4].try_into().unwrap()) as usize;
-                    assert!(bytes.len() >= 4 + length, "replies are whole packets");
-                    let packet = bytes[4..4 + length].to_vec();
-                    bytes.drain(..4 + length);
-                    return packet;
-                }
+            if let Some(packet) = self.take_packet() {
+                return packet;
             }
             tokio::time::timeout(Duration::from_secs(30), self.wake.notified())
                 .await
@@ -305,6 +307,15 @@ impl Client {
             let (id, got) = decode(&self.sink.next_packet().await);
             self.early.insert(id, got);
         }
+    }
+
+    /// Whether the reply to a request has not come yet.
+    pub(crate) fn waits_for(&mut self, id: u32) -> bool {
+        while let Some(packet) = self.sink.take_packet() {
+            let (id, got) = decode(&packet);
+            self.early.insert(id, got);
+        }
+        !self.early.contains_key(&id)
     }
 
     pub(crate) async fn ask(&mut self, kind: u8, fields: &[u8]) -> Got {

@@ -8,6 +8,7 @@
 )]
 
 mod client;
+mod closing;
 mod differential;
 mod digests;
 mod inbox;

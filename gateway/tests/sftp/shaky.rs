@@ -1,4 +1,4 @@
-//! A state store that fails when it is told to, in front of the real one.
+//! A state store that fails, or makes wait, when it is told to, in front of the real one.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -8,7 +8,7 @@ use dropgate_backends::{
 };
 use dropgate_schemas::{
     account::{Account, AccountName, PartnerName},
-    change::{Change, OutboxEntry, OutboxKind},
+    change::{Change, OutboxEntry, OutboxKind, Subject},
     directory::Directory,
     event::Event,
     id::{InstanceId, OutboxId, TokenId, UploadId},
@@ -16,12 +16,10 @@ use dropgate_schemas::{
     path::{Area, VirtualPath},
     time::Timestamp,
     token::Token,
-    upload::Upload,
+    upload::{Upload, UploadState},
 };
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
+use tokio::sync::watch;
 
 /// What the store does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,24 +30,48 @@ pub(crate) enum Mood {
     ForgetsAnAnswer,
     /// No write is made and no upload read.
     Down,
+    /// The writes that end a CLOSE wait, where the upload's path begins like this.
+    Holds(&'static str),
 }
 
 pub(crate) struct Shaky {
     inner: Arc<dyn StateStore>,
-    mood: Mutex<Mood>,
+    mood: watch::Sender<Mood>,
+    /// How many writes came to wait.
+    held: watch::Sender<usize>,
 }
 
 impl Shaky {
     pub(crate) fn new(inner: Arc<dyn StateStore>) -> Arc<Self> {
-        Arc::new(Self { inner, mood: Mutex::new(Mood::Well) })
+        Arc::new(Self { inner, mood: watch::Sender::new(Mood::Well), held: watch::Sender::new(0) })
     }
 
     pub(crate) fn is(&self, mood: Mood) {
-        *self.mood.lock().unwrap() = mood;
+        self.mood.send_replace(mood);
     }
 
     fn mood(&self) -> Mood {
-        *self.mood.lock().unwrap()
+        *self.mood.borrow()
+    }
+
+    /// Waits until so many writes came to wait.
+    pub(crate) async fn holds(&self, writes: usize) {
+        let mut held = self.held.subscribe();
+        let waiting = held.wait_for(|held| *held >= writes);
+        tokio::time::timeout(Duration::from_secs(30), waiting).await.unwrap().unwrap();
+    }
+
+    /// Makes a write that ends a CLOSE wait for better times.
+    async fn hold(&self, change: &Change) {
+        let Subject::Upload { upload, .. } = &change.subject else { return };
+        let held = |mood: &Mood| {
+            matches!(mood, Mood::Holds(path) if upload.path.as_str().starts_with(path))
+                && matches!(upload.state, UploadState::Held | UploadState::Committed)
+        };
+        if held(&self.mood()) {
+            self.held.send_modify(|held| *held += 1);
+            self.mood.subscribe().wait_for(|mood| !held(mood)).await.unwrap();
+        }
     }
 }
 
@@ -60,8 +82,9 @@ fn down<T>() -> Result<T, StateError> {
 #[async_trait]
 impl StateStore for Shaky {
     async fn apply(&self, change: Change) -> Result<u64, StateError> {
+        self.hold(&change).await;
         match self.mood() {
-            Mood::Well => self.inner.apply(change).await,
+            Mood::Well | Mood::Holds(_) => self.inner.apply(change).await,
             Mood::ForgetsAnAnswer => {
                 self.is(Mood::Well);
                 self.inner.apply(change).await?;

@@ -1,6 +1,7 @@
 //! A real OpenSSH server of our own, and keys made by the real `ssh-keygen`.
 
 use super::{
+    binary,
     gate::wrap,
     process::Process,
     scratch::{Medium, Scratch},
@@ -18,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-/// Host keys that all servers of one test run share, since making RSA keys takes long.
+/// Host keys that all servers in tests share, since making RSA keys takes long.
 #[derive(Clone, Debug)]
 pub struct HostKeys {
     /// Ed25519 private key; `.pub` beside it.
@@ -28,25 +29,47 @@ pub struct HostKeys {
 }
 
 impl HostKeys {
-    /// Made once a process.
+    /// Those beside the build: made by the first process that asks, and found there by all others, at the same time or later.
+    /// Nothing is ever dropped at the end of a process, so keys of its own would be left behind.
     ///
     /// # Errors
     /// If `ssh-keygen` fails.
     pub fn shared() -> Result<&'static Self> {
-        static MADE: OnceLock<Result<(Scratch, HostKeys), String>> = OnceLock::new();
-        let made = MADE.get_or_init(|| Self::make().map_err(|e| format!("{e:#}")));
-        match made {
-            Ok((_, keys)) => Ok(keys),
+        static FOUND: OnceLock<Result<HostKeys, String>> = OnceLock::new();
+        match FOUND.get_or_init(|| Self::find_or_make().map_err(|e| format!("{e:#}"))) {
+            Ok(keys) => Ok(keys),
             Err(e) => bail!("{e}"),
         }
     }
 
-    fn make() -> Result<(Scratch, Self)> {
-        let dir = Scratch::new(Medium::Memory)?;
-        let keys = Self { ed25519: dir.join("host_ed25519"), rsa: dir.join("host_rsa") };
+    fn find_or_make() -> Result<Self> {
+        let place = binary::profile_dir()?.join("test-host-keys");
+        if !place.is_dir() {
+            Self::make(&place)?;
+        }
+        Ok(Self::within(&place))
+    }
+
+    fn within(dir: &Path) -> Self {
+        Self { ed25519: dir.join("host_ed25519"), rsa: dir.join("host_rsa") }
+    }
+
+    fn make(place: &Path) -> Result<()> {
+        let parent = place.parent().context("no parent")?;
+        let dir = tempfile::Builder::new().prefix("test-host-keys-").tempdir_in(parent)?;
+        let keys = Self::within(dir.path());
         keygen(&["-t", "ed25519"], &keys.ed25519)?;
         keygen(&["-t", "rsa", "-b", "3072"], &keys.rsa)?;
-        Ok((dir, keys))
+        // All of them or none: where another process was faster, its keys are used and these go.
+        match std::fs::rename(dir.path(), place) {
+            Err(_) if place.is_dir() => {}
+            moved => {
+                moved?;
+                // It has another name now.
+                let _ = dir.keep();
+            }
+        }
+        Ok(())
     }
 
     /// A known_hosts file for a server with these keys.

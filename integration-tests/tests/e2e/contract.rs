@@ -27,13 +27,14 @@ use table::{Cell, Table};
 const AT_ONCE: usize = 6;
 
 /// A server where `down/` goes to a destination that refuses connections and is not tried again soon, `slow/` to one that
-/// accepts them and says nothing, `nowhere/` to none, and everything else to a directory.
-async fn gate(silent: SocketAddr) -> Result<Gate> {
+/// accepts them and says nothing, `nowhere/` to none, and everything else to a directory. A delivery on which a worker died
+/// is kept back.
+async fn gate(setup: Setup, silent: SocketAddr) -> Result<Gate> {
     let scratch = Scratch::new(Medium::Memory)?;
     let key = keypair(&scratch.join("key"))?;
     let host_key = std::fs::read_to_string(format!("{}.pub", HostKeys::shared()?.ed25519.display()))?;
     let mut config = String::from(
-        "[workers]\nparallel = 200\nparallel_per_destination = 200\ndrain_seconds = 1\n[workers.retry]\nbase_seconds = 3600\nlongest_seconds = 3600\n\
+        "[workers]\nparallel = 200\nparallel_per_destination = 200\ndrain_seconds = 1\n[workers.retry]\nbase_seconds = 3600\nlongest_seconds = 3600\ncrashes = 1\n\
          [workers.breaker]\nfailures = 100000\n[gateway.uploads]\nhandles = 1000\n\
          [gateway.listener.limits]\nnew_per_second_per_source = 10000\nnew_burst_per_source = 10000\nsessions_per_account = 1000\n\
          sessions_per_source = 1000\n",
@@ -54,7 +55,7 @@ async fn gate(silent: SocketAddr) -> Result<Gate> {
         "[[destination]]\nkind = \"directory\"\nname = \"local\"\npath = \"delivered\"\ncreate = true\n\
          [[route]]\npath = \"*\"\ndestinations = [\"local\"]\n",
     );
-    let gate = Gate::start(Setup::default().config(config)).await?;
+    let gate = Gate::start(setup.config(config)).await?;
     let (_connection, mut raw) = gate.raw("acme").await?;
     for dir in ["down", "slow", "nowhere"] {
         raw.call(Request::Mkdir { path: format!("/upload/{dir}").as_bytes() }).await?.ok()?;
@@ -91,11 +92,11 @@ fn check_refusal(cell: &Cell, reply: &Reply) -> Result<()> {
 async fn every_cell_answers_as_the_table_says() -> Result<()> {
     // Accepts and says nothing: whatever is sent there stays on its way.
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-    let gate = gate(silent.local_addr()?).await?;
-    let mut idle = Gate::start(Setup::default().three_roles()).await?;
-    idle.kill_role("worker")?;
+    let mut idle = gate(Setup::default().three_roles(), silent.local_addr()?).await?;
+    places::quarantine(&mut idle).await?;
+    let gate = gate(Setup::default(), silent.local_addr()?).await?;
     let walks = places::ALL.iter().map(|place| {
-        let gate = if place.name == "accepted" { &idle } else { &gate };
+        let gate = if matches!(place.name, "accepted" | "quarantined") { &idle } else { &gate };
         async { places::walk(gate, place).await.with_context(|| format!("at {}", place.name)) }
     });
     let mut cells: Vec<Cell> =

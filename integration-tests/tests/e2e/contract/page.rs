@@ -19,6 +19,10 @@ SFTP version 3. A refusal has a code for the client's software, a sentence for i
 operator finds it. PATH is the name that was asked for, TARGET the second name of a request that has two. An OPEN says only that
 bytes are taken; CLOSE, or RENAME of a temp name, says whether the file was accepted.
 
+While the CLOSE of a file is under way, the session that sent it is answered nothing about that name before the CLOSE. To other
+sessions of the account the file is still being uploaded, with these differences: OPEN waits for the CLOSE up to 10 seconds,
+RENAME up to 60, and REMOVE and SETSTAT are refused. `gateway/tests/sftp/closing.rs` asks every request then.
+
 ";
 
 pub(super) fn write(table: &Table) -> Result<()> {
