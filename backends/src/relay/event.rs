@@ -129,11 +129,8 @@ pub(super) async fn publish_step(
 ) -> Result<Step, EventLaneError> {
     let position = progress.position(backends, term).await?;
     let handed = fresh.after(position);
-    let events = if handed.is_empty() {
-        backends.state.events_after(position, None, BATCH).await?
-    } else {
-        handed
-    };
+    let events =
+        if handed.is_empty() { backends.state.events_after(position, None, BATCH).await? } else { handed };
     if events.is_empty() {
         return Ok(Step::Rest);
     }

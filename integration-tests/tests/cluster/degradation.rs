@@ -173,10 +173,7 @@ async fn live_through(server: &'static str, fault: Fault, seen: Seen) -> Result<
     };
     for _ in 0..6 {
         let (number, length) = next();
-        ensure!(
-            upload(&mut raw, ledger, number, length).await?.0,
-            "an upload while all is well was refused"
-        );
+        ensure!(upload(&mut raw, ledger, number, length).await?.0, "an upload while all is well was refused");
     }
 
     readiness(&cluster, &[]).await?;

@@ -65,10 +65,8 @@ async fn two_gateways_and_three_workers_lose_nothing_and_double_nothing() -> Res
             }
         }
     }
-    until_true(patience, &format!("{wanted} uploads"), || async {
-        Ok(load.acknowledged() >= wanted)
-    })
-    .await?;
+    until_true(patience, &format!("{wanted} uploads"), || async { Ok(load.acknowledged() >= wanted) })
+        .await?;
     println!("{} uploads acknowledged after {:.0?}: the load ends", load.acknowledged(), begun.elapsed());
     let done = load.stop().await?;
     let evidence = cluster.verify(done.ledger(), patience).await?;
