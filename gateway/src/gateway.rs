@@ -98,7 +98,8 @@ impl Gateway {
         let detector = Detector::new(&config.content_type);
         detector.load();
         let ingest = Ingest {
-            ringer: Ringer::start(&backends, shutdown),
+            ringer: Ringer::start(&backends, shutdown.clone()),
+            draining: shutdown,
             live: Arc::new(LiveUploads::default()),
             memory: GatewayBudget::new(config.uploads.memory_bytes),
             options: Arc::new(config.uploads.options()),

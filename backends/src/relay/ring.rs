@@ -128,3 +128,23 @@ impl Ringer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dropgate_schemas::id::{DeliveryId, UploadId};
+
+    #[test]
+    fn only_what_was_just_committed_to_be_routed_is_left_to_who_committed_it() {
+        let (upload, now) = (UploadId::new(), Timestamp::now());
+        let entry = OutboxEntry::job(upload, Work::Route);
+        assert!(is_fresh(&entry, now));
+        assert!(!is_fresh(&entry, now.plus(LEFT + Duration::from_secs(1))), "it was left");
+        let behind = now.minus(Duration::from_secs(60));
+        assert!(!is_fresh(&entry, behind), "its host's clock is ahead, and tells nothing");
+        assert!(!is_fresh(&entry.at(now), now), "it is due later, and nobody waits to ring for it");
+        let work = Work::Deliver { delivery: DeliveryId::derive(upload, "lake", 1) };
+        assert!(!is_fresh(&OutboxEntry::job(upload, work), now), "workers leave it to the relay");
+        assert!(MARKED < LEFT);
+    }
+}

@@ -36,6 +36,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
+use tokio_util::sync::CancellationToken;
 
 /// A CLOSE is answered within this time; WinSCP gives up after 15 s.
 pub const CLOSE_LIMIT: Duration = Duration::from_secs(12);
@@ -89,6 +90,8 @@ pub struct Ingest {
     pub liveness: Arc<Liveness>,
     /// Rings for what was committed.
     pub ringer: Ringer,
+    /// The gateway is about to stop: nothing waits any more for what others do.
+    pub draining: CancellationToken,
     /// Whether new uploads can be taken.
     pub storage: Arc<Storage>,
 }
@@ -105,6 +108,7 @@ pub struct Committer {
     pub(super) detector: Arc<Detector>,
     pub(super) liveness: Arc<Liveness>,
     pub(super) storage: Arc<Storage>,
+    pub(super) draining: CancellationToken,
     ringer: Ringer,
     /// Accepted uploads whose OK was handed to the client and whose record does not say so yet.
     answered: Mutex<Vec<UploadId>>,
@@ -128,6 +132,7 @@ impl Committer {
             detector: Arc::clone(&shared.detector),
             liveness: Arc::clone(&shared.liveness),
             storage: Arc::clone(&shared.storage),
+            draining: shared.draining.clone(),
             ringer: shared.ringer.clone(),
             answered: Mutex::default(),
             recording: tokio::sync::Mutex::default(),

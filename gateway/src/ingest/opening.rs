@@ -60,7 +60,7 @@ impl Committer {
                 }
                 OpenDecision::Occupied(upload) => self.clear(&upload, deadline).await?,
                 OpenDecision::Delivering(_) => {
-                    if Instant::now() >= deadline {
+                    if Instant::now() >= deadline || self.draining.is_cancelled() {
                         return Err(Refusal::failure(format!(
                             "{path} is being delivered: try again in a moment"
                         )));

@@ -64,7 +64,7 @@ impl Committer {
                     continue;
                 }
                 RenameDecision::WaitForDelivery => {
-                    if begun.elapsed() >= WAIT {
+                    if begun.elapsed() >= WAIT || self.draining.is_cancelled() {
                         return Err(Refusal::failure(format!(
                             "{to} is being delivered: try again in a moment"
                         )));

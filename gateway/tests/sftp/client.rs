@@ -79,6 +79,7 @@ impl Gate {
         let ingest = Ingest {
             storage: Arc::default(),
             ringer: Ringer::start(&backends, CancellationToken::new()),
+            draining: CancellationToken::new(),
             live: Arc::new(LiveUploads::default()),
             memory: GatewayBudget::new(64 << 20),
             options: Arc::new(UploadOptions::default()),

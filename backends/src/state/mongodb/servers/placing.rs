@@ -12,7 +12,11 @@ use mongodb::{
     Collection,
     bson::{Document, doc},
 };
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 /// `rounds` changes of an upload, each with an audit entry.
 async fn change_often(store: Arc<dyn StateStore>, mut upload: Upload, rounds: u64) {
@@ -72,6 +76,23 @@ async fn a_reader_that_follows_the_trail_misses_nothing() {
         assert_eq!(ids.len(), 15);
         assert!(ids.is_sorted_by(|a, b| a < b), "out of order or twice: {ids:?}");
     }
+}
+
+/// A process that knows where the trail ended goes on behind all that another has appended since.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_goes_on_behind_what_another_has_placed() {
+    let place = Place::new();
+    let (one, two) = (place.open().await, place.open().await);
+    for (number, (store, rounds)) in [(&one, 1), (&two, 150), (&one, 2), (&two, 1)].into_iter().enumerate() {
+        let upload = samples::upload("acme", &format!("/upload/{number}"), 1);
+        change_often(Arc::clone(store), upload, rounds).await;
+        store.audit(AuditQuery { limit: 1, ..AuditQuery::default() }).await.unwrap();
+    }
+    let trail = one.audit(AuditQuery { limit: 500, ..AuditQuery::default() }).await.unwrap();
+    let positions: Vec<u64> = trail.iter().map(|stored| stored.position).collect();
+    assert_eq!(positions, (1..=154).collect::<Vec<u64>>());
+    let ids: HashSet<_> = trail.iter().map(|stored| stored.entry().unwrap().id).collect();
+    assert_eq!(ids.len(), 154);
 }
 
 /// Handled by one process while another has just read it in the record.
