@@ -13,7 +13,7 @@ use dropgate_schemas::{
     time::Timestamp,
     upload::{Upload, UploadState},
 };
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const SMALL: &[u8] = b"a few bytes that ride with their record";
 
@@ -188,26 +188,7 @@ async fn a_rename_onto_a_name_that_is_being_delivered_waits_until_that_has_settl
     let mut client = gate.client().await;
     client.put("/upload/a", b"older").await.ok();
     let older = gate.upload_at("/upload/a", UploadState::Committed).await;
-    let claimed = Delivery {
-        delivery_id: DeliveryId::derive(older.upload_id, "local", 1),
-        destination: "local".parse().unwrap(),
-        kind: DestinationKind::Directory,
-        key: "a".to_owned(),
-        on_collision: OnCollision::Fail,
-        generation: 1,
-        state: DeliveryState::Claimed,
-        epoch: 1,
-        owner: older.owner,
-        attempts: 1,
-        permanent_failures: 0,
-        crashes: 0,
-        first_attempt_at: None,
-        next_attempt_at: None,
-        reason: None,
-        begun_as: None,
-        finalizing: None,
-        receipt: None,
-    };
+    let claimed = claimed(&older);
     let delivering = gate
         .settle(Upload { deliveries: vec![claimed.clone()], generation: 1, ..older }, UploadState::Delivering)
         .await;
@@ -223,6 +204,48 @@ async fn a_rename_onto_a_name_that_is_being_delivered_waits_until_that_has_settl
     client.reply(asked).await.ok();
     let newer = gate.upload_at("/upload/a", UploadState::Committed).await;
     assert_eq!(gate.content(&newer).await, b"newer");
+}
+
+#[tokio::test]
+async fn a_gateway_that_stops_does_not_wait_for_a_delivery() {
+    let gate = Gate::start().await;
+    let mut client = gate.client().await;
+    client.put("/upload/a", b"older").await.ok();
+    client.put("/upload/a.filepart", b"newer").await.ok();
+    let older = gate.upload_at("/upload/a", UploadState::Committed).await;
+    let deliveries = vec![claimed(&older)];
+    gate.settle(Upload { deliveries, generation: 1, ..older }, UploadState::Delivering).await;
+    gate.ingest.draining.cancel();
+    let begun = Instant::now();
+    assert!(client.open("/upload/a", WRITE | CREAT | TRUNC).await.refused(4).contains("being delivered"));
+    let fields =
+        [string(b"posix-rename@openssh.com"), string(b"/upload/a.filepart"), string(b"/upload/a")].concat();
+    assert!(client.ask(200, &fields).await.refused(4).contains("being delivered"));
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+}
+
+/// A delivery of an accepted upload that a worker has in hand.
+fn claimed(of: &Upload) -> Delivery {
+    Delivery {
+        delivery_id: DeliveryId::derive(of.upload_id, "local", 1),
+        destination: "local".parse().unwrap(),
+        kind: DestinationKind::Directory,
+        key: "a".to_owned(),
+        on_collision: OnCollision::Fail,
+        generation: 1,
+        state: DeliveryState::Claimed,
+        epoch: 1,
+        owner: of.owner,
+        attempts: 1,
+        permanent_failures: 0,
+        crashes: 0,
+        first_attempt_at: None,
+        next_attempt_at: None,
+        reason: None,
+        begun_as: None,
+        finalizing: None,
+        receipt: None,
+    }
 }
 
 #[tokio::test]

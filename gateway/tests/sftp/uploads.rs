@@ -286,21 +286,6 @@ async fn suppressed_duplicates_and_minimum_grades() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_stops_does_not_wait_for_a_delivery() {
-    let gate = Gate::start().await;
-    let mut client = gate.client().await;
-    client.put("/upload/a", b"12345").await.ok();
-    client.put("/upload/a.filepart", b"67890").await.ok();
-    let accepted = gate.upload_at("/upload/a", UploadState::Committed).await;
-    gate.settle(accepted, UploadState::Delivering).await;
-    gate.ingest.draining.cancel();
-    let begun = std::time::Instant::now();
-    assert!(client.open("/upload/a", WRITE | CREAT | TRUNC).await.refused(4).contains("being delivered"));
-    assert!(client.rename("/upload/a.filepart", "/upload/a").await.refused(4).contains("being delivered"));
-    assert!(begun.elapsed() < std::time::Duration::from_secs(8), "{:?}", begun.elapsed());
-}
-
-#[tokio::test]
 async fn an_accepted_file_stays_if_a_client_opens_it_and_writes_nothing() {
     let gate = Gate::start().await;
     let mut client = gate.client().await;
