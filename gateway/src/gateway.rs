@@ -22,9 +22,10 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 /// How often it is looked for uploads that a failed request left behind.
-const SWEEP_EVERY: Duration = Duration::from_secs(30);
-/// What did not change for so long and is not open was left behind: longer than any request takes to write a record.
-const LEFT_BEHIND: Duration = Duration::from_secs(60);
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
+/// What did not change for so long and is not open was left behind: longer than any request takes to write a record. Together
+/// they are well below the minute within which everything is to be settled once the state store is back.
+const LEFT_BEHIND: Duration = Duration::from_secs(30);
 
 /// Why a gateway could not start.
 #[derive(Debug, thiserror::Error)]

@@ -195,7 +195,8 @@ async fn an_accepted_file_can_be_renamed_until_a_worker_claims_it() {
     }
 }
 
-fn delivery(upload: &Upload, state: DeliveryState, epoch: u64) -> Delivery {
+/// A delivery of an accepted upload.
+pub(crate) fn delivery(upload: &Upload, state: DeliveryState, epoch: u64) -> Delivery {
     Delivery {
         delivery_id: DeliveryId::derive(upload.upload_id, "somewhere", 1),
         destination: "somewhere".parse().unwrap(),

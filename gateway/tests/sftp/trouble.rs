@@ -4,12 +4,12 @@
 use crate::{
     client::{CREAT, Client, Gate, Got, TRUNC, WRITE, string},
     shaky::Mood,
+    tree::delivery,
 };
 use dropgate_gateway::ingest::sweep;
 use dropgate_schemas::{
     change::{OutboxKind, OutboxMessage},
-    delivery::{Delivery, DeliveryState, DestinationKind, OnCollision},
-    id::DeliveryId,
+    delivery::{Delivery, DeliveryState},
     time::Timestamp,
     upload::{Upload, UploadState},
 };
@@ -226,26 +226,7 @@ async fn a_gateway_that_stops_does_not_wait_for_a_delivery() {
 
 /// A delivery of an accepted upload that a worker has in hand.
 fn claimed(of: &Upload) -> Delivery {
-    Delivery {
-        delivery_id: DeliveryId::derive(of.upload_id, "local", 1),
-        destination: "local".parse().unwrap(),
-        kind: DestinationKind::Directory,
-        key: "a".to_owned(),
-        on_collision: OnCollision::Fail,
-        generation: 1,
-        state: DeliveryState::Claimed,
-        epoch: 1,
-        owner: of.owner,
-        attempts: 1,
-        permanent_failures: 0,
-        crashes: 0,
-        first_attempt_at: None,
-        next_attempt_at: None,
-        reason: None,
-        begun_as: None,
-        finalizing: None,
-        receipt: None,
-    }
+    Delivery { owner: of.owner, ..delivery(of, DeliveryState::Claimed, 1) }
 }
 
 #[tokio::test]
