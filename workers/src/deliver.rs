@@ -189,7 +189,7 @@ pub(crate) trait Destination: Send + Sync {
     /// Removes what earlier claims left under their temporary names.
     async fn discard(&self, target: &Target, epochs: Range<u64>) -> Result<(), DeliverError>;
 
-    /// [`Self::discard`] for a delivery that is over, when others may be under way under its key.
+    /// [`Self::discard`] for a delivery that is over or that somebody else may hold: others may be under way under its key.
     async fn discard_later(&self, target: &Target, epochs: Range<u64>) -> Result<(), DeliverError> {
         self.discard(target, epochs).await
     }

@@ -4,7 +4,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use dropgate_schemas::time::Timestamp;
@@ -382,20 +381,11 @@ impl Handler for ClientHandler {
             return Ok(());
         }
         self.control.touch();
-        let fed = {
-            let mut feeding = channel.engine().feed(data);
-            match futures::poll!(feeding.as_mut()) {
-                // Mostly there is room at once, and neither a timer nor the kill switch is needed.
-                Poll::Ready(fed) => Ok(fed),
-                Poll::Pending => {
-                    let killed = self.control.kill_token();
-                    tokio::select! {
-                        biased;
-                        fed = tokio::time::timeout(self.shared.storage_stall, feeding) => fed,
-                        () = killed.cancelled() => return Err(HandlerError::Ended),
-                    }
-                }
-            }
+        let killed = self.control.kill_token();
+        let fed = tokio::select! {
+            biased;
+            fed = tokio::time::timeout(self.shared.storage_stall, channel.engine().feed(data)) => fed,
+            () = killed.cancelled() => return Err(HandlerError::Ended),
         };
         match fed {
             Ok(Ok(())) => Ok(()),

@@ -332,16 +332,18 @@ async fn is_ours(shop: &Shop, target: &Target, held: &Held) -> Result<bool, Stat
 
 /// Removes temporary names of claims before `before`. What can't be removed now is found by the sweep.
 async fn discard(lane: &Lane, target: &Target, before: u64) {
-    discard_epochs(lane, target, before.saturating_sub(EARLIER).max(1)..before).await;
+    let epochs = before.saturating_sub(EARLIER).max(1)..before;
+    left_behind(lane, target, lane.destination.discard(target, epochs).await);
 }
 
-/// Removes the temporary name of this claim.
+/// Removes the temporary name of this claim, and nothing else: somebody else may hold the delivery by now.
 async fn discard_one(lane: &Lane, target: &Target) {
-    discard_epochs(lane, target, target.epoch..target.epoch + 1).await;
+    let epochs = target.epoch..target.epoch + 1;
+    left_behind(lane, target, lane.destination.discard_later(target, epochs).await);
 }
 
-async fn discard_epochs(lane: &Lane, target: &Target, epochs: std::ops::Range<u64>) {
-    if let Err(error) = lane.destination.discard(target, epochs).await {
+fn left_behind(lane: &Lane, target: &Target, discarded: Result<(), DeliverError>) {
+    if let Err(error) = discarded {
         tracing::warn!(%error, delivery = %target.delivery, destination = %lane.name, "a temporary file may be left");
     }
 }
