@@ -30,8 +30,9 @@ use std::{
 
 const KEY: &str = "[backends.blob] path";
 
-/// What a block should measure: large enough that the hop to the blocking pool is lost beside the write.
-const BLOCK_SIZE: usize = 512 * 1024;
+/// What a block should measure: large enough that the hop to the blocking pool is lost beside the write, and small enough
+/// that a block is still in the processor's own cache when it is hashed and written after it was filled.
+const BLOCK_SIZE: usize = 256 * 1024;
 
 /// See the module.
 #[derive(Debug, Clone)]

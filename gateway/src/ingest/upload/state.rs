@@ -281,9 +281,12 @@ impl Memory {
 
     pub(super) fn shrink_to(&mut self, bytes: usize) {
         match self {
-            Self::Blocks(Some(mine)) => drop(mine.split(mine.bytes().saturating_sub(bytes))),
-            Self::Small(Some(mine)) => drop(mine.split(mine.num_permits().saturating_sub(bytes))),
-            Self::Blocks(None) | Self::Small(None) => {}
+            // Nearly every WRITE leaves nothing over.
+            Self::Blocks(Some(mine)) if mine.bytes() > bytes => drop(mine.split(mine.bytes() - bytes)),
+            Self::Small(Some(mine)) if mine.num_permits() > bytes => {
+                drop(mine.split(mine.num_permits() - bytes));
+            }
+            Self::Blocks(_) | Self::Small(_) => {}
         }
     }
 }
