@@ -244,7 +244,7 @@ impl Destination for S3 {
         self.abort(target, None).await
     }
 
-    /// Nobody holds the delivery, so what is uploaded now and not named by its record may be a later one's.
+    /// Nobody holds the delivery, or somebody else: what is uploaded now and not named by the target may be theirs.
     async fn discard_later(&self, target: &Target, _epochs: Range<u64>) -> Result<(), DeliverError> {
         self.abort(target, Some(FORGOTTEN_HOURS * 3600)).await
     }
